@@ -1,0 +1,280 @@
+"""Start a run, or be attached to the one that is active.
+
+The optimistic lock answers most callers from Redis. Whoever it sends to look goes through the
+fence, which alone admits a run: create the Job inert, write it into the Lease at the version that
+was read, launch it. Between any two steps the caller may die: the Job is inert and unnamed (deleted
+some day), or named and inert (the next caller launches it), or launched. A conflict or an unknown
+outcome means: read again and decide again.
+"""
+
+import asyncio
+import hashlib
+import logging
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import BaseModel
+
+from common import look
+from common.errors import Busy, Conflict, Invalid, KeyReused, OutcomeUnknown, RunNotFound, Unavailable
+from common.jobs import Job, info
+from common.lock import Verdict
+from common.models import RunInfo, RunRecord, RunRequest
+from common.names import keyed_run_id, new_run_id
+from common.phases import State
+from common.platform import Platform
+from common.settle import settle, stamp, tidy
+
+log = logging.getLogger(__name__)
+
+_TRIES = 50  # rounds at the fence that others may win before this caller gives up
+_ENDING_SECONDS = 0.2  # between two looks at a run that is ending
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a caller got: a run, and whether it is somebody else's that was there already."""
+
+    run: RunInfo
+    attached: bool
+
+
+async def start(platform: Platform, request: RunRequest, *, caller: str, key: str | None = None) -> Claimed:
+    """Start a run as requested, or attach to the active one.
+
+    With `key`, an Idempotency-Key, a retry gets the first answer again.
+
+    Raises:
+        Busy: another run is active and `on_busy` is `reject`, or it is ending and takes too long.
+        KeyReused: the key was used with another request.
+        Invalid: `resume` names no run.
+        Unavailable: the runner does not answer; nothing was started.
+        OutcomeUnknown: the run may have been started; its id is in the error.
+    """
+    record = await _record(platform, request, caller, key)
+    if key is None:
+        return await _start(platform, record)
+    first = await _first_answer(platform, record)
+    if first is None:
+        first = await _keep_first(platform, record, await _start(platform, record))
+    return first
+
+
+async def _start(platform: Platform, record: RunRecord) -> Claimed:
+    deadline = asyncio.get_running_loop().time() + platform.settings.busy_wait_seconds
+    while True:
+        holding = await _claim(platform, record)
+        if holding is not None:
+            if holding.run_id == record.run_id:
+                return Claimed(run=holding, attached=False)
+            if not _ending(holding):
+                if record.request.on_busy == "reject":
+                    raise _busy(holding)
+                return Claimed(run=holding, attached=True)
+        if asyncio.get_running_loop().time() >= deadline:
+            raise _busy(holding) if holding else Unavailable("redis", "Others are looking at the slot; ask again.")
+        await asyncio.sleep(look.WAIT_SECONDS if holding is None else _ENDING_SECONDS)
+
+
+async def _claim(platform: Platform, record: RunRecord) -> RunInfo | None:
+    """One round: the run that has the slot now (perhaps the caller's own), or None: ask again soon."""
+    verdict = None
+    with suppress(Unavailable):
+        verdict = await platform.lock.ask(record.run_id)
+        if verdict.run is not None and _ending(verdict.run):
+            verdict = await platform.lock.ask(record.run_id, fresh_ms=0)
+    if verdict is None:
+        log.warning("degraded: at the fence without Redis", extra={"run_id": record.run_id})
+        return info(await _Admission(platform, record).job())
+    if verdict.kind != "look":
+        return verdict.run
+    try:
+        job = await _Admission(platform, record).job()
+    except BaseException:
+        with suppress(Unavailable):
+            await platform.lock.give_up(verdict)
+        raise
+    return await _told(platform, verdict, job)
+
+
+async def _told(platform: Platform, verdict: Verdict, job: Job) -> RunInfo:
+    """Write to Redis who has the slot, for everybody who waits there."""
+    found = info(job)
+    await look.note(platform, found, verdict.now_ms)
+    with suppress(Unavailable):
+        await platform.lock.settle(verdict, None if found.status.terminal else found.run_id)
+    return found
+
+
+class _Admission:
+    """A caller's way through the fence, and what it must take back if it has to give up."""
+
+    def __init__(self, platform: Platform, record: RunRecord) -> None:
+        self._platform = platform
+        self._runner = platform.runner
+        self._record = record
+        self._own: Job | None = None
+        self._sent = False  # the Lease may name the own Job, or come to
+
+    async def job(self) -> Job:
+        """The Job that has the slot: the caller's own if the slot was free, launched."""
+        try:
+            for _ in range(_TRIES):
+                with suppress(Conflict, OutcomeUnknown):
+                    job = await self._round()
+                    if job is not None:
+                        return job
+            raise self._unknown()
+        except OutcomeUnknown:
+            raise
+        except Unavailable as refusal:
+            await self._withdraw(refusal)
+            raise
+
+    async def _round(self) -> Job | None:
+        stamp_ms = await stamp(self._platform)
+        seen = await look.sight(self._runner)
+        if self._own is None or seen.lease.holder != self._own.holder:
+            holding = await settle(self._platform, seen, stamp_ms)
+            if holding is not None:
+                await self._discard(holding)
+                return await self._launched(holding)
+            if seen.lease.holder is not None:
+                return None  # emptied just now: its new version is still to be read
+            self._own = await _created(self._platform, self._record)
+            if self._own.ended:  # the same key's first run, over already
+                return self._own
+            self._sent = True
+            await self._runner.write_lease(seen.lease, self._own.holder)
+        launched = await self._launched(self._own)
+        if launched is None:
+            self._own = None  # deleted under us: the Lease names what is gone, which the next round mends
+        elif launched.run_id == self._record.run_id:
+            await tidy(self._platform)
+        return launched
+
+    async def _launched(self, job: Job) -> Job | None:
+        """The Job, launched if it was inert; None if it is not there any more."""
+        current = await self._runner.job(job.run_id)
+        if current is None or current.uid != job.uid:
+            return None
+        return await self._runner.launch(current) if current.inert else current
+
+    async def _discard(self, holding: Job) -> None:
+        """Delete the own Job, another came first; left inert and unnamed it does no harm, and tidy() finds it."""
+        if self._own is not None and self._own.holder != holding.holder:
+            with suppress(Unavailable, Conflict):
+                await self._runner.delete(self._own)
+            self._own, self._sent = None, False
+
+    async def _withdraw(self, refusal: Unavailable) -> None:
+        """Before a refusal is told: make sure that the own Job never runs, then empty the Lease if it names it."""
+        if self._own is None or not self._sent:
+            return
+        try:
+            current = await self._runner.job(self._record.run_id)
+            if current is not None and current.holder == self._own.holder:
+                await self._runner.delete(current)
+            seen = await look.sight(self._runner)
+            if seen.lease.holder == self._own.holder:
+                await self._runner.write_lease(seen.lease, None)
+        except (Conflict, Unavailable):
+            raise self._unknown() from refusal
+
+    def _unknown(self) -> OutcomeUnknown:
+        run_id = self._record.run_id
+        detail = f"Whether the run was started is not known. Ask GET /api/v1/pipeline/status?run_id={run_id}."
+        return OutcomeUnknown("runner", detail, run_id=run_id)
+
+
+async def _created(platform: Platform, record: RunRecord) -> Job:
+    """The caller's own Job, inert; one of that name is success only if it is the same request's."""
+    try:
+        return await platform.runner.create(record)
+    except (Conflict, OutcomeUnknown):
+        job = await platform.runner.job(record.run_id)
+        if job is None:
+            raise
+        _same_request(record, job.record.fingerprint)
+        return job
+
+
+class _Answer(BaseModel):
+    """The first answer to a key, as Redis keeps it."""
+
+    fingerprint: str
+    run: RunInfo
+    attached: bool
+
+
+async def _first_answer(platform: Platform, record: RunRecord) -> Claimed | None:
+    """What the key was answered before: from Redis, else, if it started a run, from that run's Job."""
+    with suppress(Unavailable):
+        raw = await platform.store.answer(record.run_id)
+        if raw is not None:
+            answer = _Answer.model_validate_json(raw)
+            _same_request(record, answer.fingerprint)
+            return Claimed(run=answer.run, attached=answer.attached)
+    job = await platform.runner.job(record.run_id)
+    if job is None:
+        return None
+    _same_request(record, job.record.fingerprint)
+    return None if job.inert else Claimed(run=info(job), attached=False)
+
+
+async def _keep_first(platform: Platform, record: RunRecord, claimed: Claimed) -> Claimed:
+    """Keep the answer for retries; where a twin was faster, the twin's is the first."""
+    answer = _Answer(fingerprint=record.fingerprint, run=claimed.run, attached=claimed.attached)
+    with suppress(Unavailable):
+        if not await platform.store.keep_answer(record.run_id, answer.model_dump_json().encode()):
+            return await _first_answer(platform, record) or claimed
+    return claimed
+
+
+def _same_request(record: RunRecord, fingerprint: str) -> None:
+    if fingerprint != record.fingerprint:
+        raise KeyReused(record.run_id)
+
+
+def _ending(found: RunInfo) -> bool:
+    return found.status is State.CANCELLING or found.status.terminal
+
+
+def _busy(holding: RunInfo) -> Busy:
+    ending = _ending(holding)
+    return Busy(
+        holding.run_id,
+        f"Run {holding.run_id} ({holding.pipeline}) is "
+        + ("ending and still has the slot. Ask again soon." if ending else "active. Use on_busy=attach to follow it."),
+        pipeline=holding.pipeline,
+        triggered_by=holding.triggered_by,
+        retry_after_seconds=2 if ending else None,
+    )
+
+
+async def _record(platform: Platform, request: RunRequest, caller: str, key: str | None) -> RunRecord:
+    resumed = await _resumed(platform, request)
+    return RunRecord(
+        run_id=new_run_id() if key is None else keyed_run_id(caller, key),
+        request=request,
+        caller=caller,
+        fingerprint=hashlib.sha256(request.model_dump_json().encode()).hexdigest(),
+        session_id=resumed.session_id if resumed else str(uuid.uuid4()),
+        resumed_from=resumed.run_id if resumed else None,
+        created_at=datetime.now(UTC),
+    )
+
+
+async def _resumed(platform: Platform, request: RunRequest) -> RunInfo | None:
+    """The earlier run whose finished tasks are to be used again."""
+    if request.resume is False:
+        return None
+    if request.resume is True:
+        runs = (await look.history(platform, 100)).runs
+        return next((run for run in runs if run.pipeline == request.pipeline), None)
+    try:
+        return await look.run(platform, request.resume)
+    except RunNotFound as missing:
+        raise Invalid("/resume", str(missing)) from None

@@ -1,0 +1,90 @@
+"""The one way to Redis: a client made from settings, and what counts as Redis being away.
+
+Redis is a cache in front of the cluster, so its absence is an ordinary state: `use()` turns every
+way of not answering into `Unavailable`, and for a moment after a failure says so at once instead
+of having every caller wait for the same time-out.
+"""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from common.errors import Unavailable
+from common.settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.commands.core import AsyncScript
+
+_HOLD_OFF_SECONDS = 0.5
+
+
+class Connection:
+    """Redis, or the knowledge that it is away."""
+
+    def __init__(self, client: "Redis", timeout_seconds: float) -> None:
+        self._client = client
+        self._timeout_seconds = timeout_seconds
+        self._away_until = 0.0
+        self._scripts: dict[str, AsyncScript] = {}
+        self.losses = 0  # grows each time Redis is lost: writes may be missing in it since
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Connection":
+        """A connection as the settings say; nothing is sent yet."""
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        url = settings.redis_url or f"unix://{settings.redis_socket}"
+        client = Redis.from_url(
+            url,
+            socket_timeout=settings.redis_timeout_seconds,
+            socket_connect_timeout=settings.redis_timeout_seconds,
+            # One new try at once: a pooled connection may be one that a restarted Redis has forgotten.
+            retry=Retry(NoBackoff(), 1),
+            # Followers block on reads; a pool that refuses the next caller would be an outage of our making.
+            max_connections=10_000,
+        )
+        return cls(client, settings.redis_timeout_seconds)
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator["Redis"]:
+        """The client, for commands that may fail as `Unavailable`."""
+        from redis.exceptions import RedisError
+
+        if time.monotonic() < self._away_until:
+            raise Unavailable("redis", "Redis is away.")
+        try:
+            yield self._client
+        except (RedisError, OSError) as error:
+            self._away_until = time.monotonic() + _HOLD_OFF_SECONDS
+            self.losses += 1
+            raise Unavailable("redis", f"Redis does not answer: {error or type(error).__name__}") from error
+
+    async def script(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
+        """Run `common/lua/<name>.lua`, one transition as one step; a Redis that lacks it is given it.
+
+        Raises:
+            Unavailable: Redis is away.
+        """
+        async with self.use() as client:
+            if name not in self._scripts:
+                source = (files("common") / "lua" / f"{name}.lua").read_text("utf-8")
+                self._scripts[name] = client.register_script(source)
+            return await self._scripts[name](keys=keys, args=args)
+
+    async def check(self) -> None:
+        """Return if Redis answers.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        async with self.use() as client:
+            await client.ping()
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._client.aclose()

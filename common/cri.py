@@ -1,0 +1,93 @@
+"""The log format of Kubernetes' container runtimes: `<RFC3339Nano> <stream> <P|F> <text>`.
+
+A line of more than 16 KiB lies in pieces tagged P with a last one tagged F; a last line without a
+newline is a P that nothing follows. LocalRunner writes this format so that one reader serves both.
+Source: the CRI logging format, kubernetes/design-proposals-archive, node/kubelet-cri-logging.md.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+PIECE_BYTES = 16 * 1024
+
+_RECORD = re.compile(
+    rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) (stdout|stderr) ([PF])(?::\S*)? ?(.*)",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RawLine:
+    """One line as the container wrote it.
+
+    Attributes:
+        at_ns: the runtime's time of its first piece, nanoseconds since 1970.
+        stream: `stdout` or `stderr`.
+        text: the bytes without the newline.
+    """
+
+    at_ns: int
+    stream: str
+    text: bytes
+
+
+class Joiner:
+    """Turns the bytes of a runtime's log file, cut anywhere, into lines."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._pieces: dict[bytes, tuple[int, list[bytes]]] = {}
+        self.malformed = 0
+
+    def feed(self, data: bytes) -> Iterator[RawLine]:
+        """The lines that are whole with `data`, in order."""
+        *records, self._rest = (self._rest + data).split(b"\n")
+        for record in records:
+            line = self._record(record)
+            if line is not None:
+                yield line
+
+    def close(self) -> Iterator[RawLine]:
+        """What is left once the file is final: last lines without a newline."""
+        for stream, (at_ns, pieces) in self._pieces.items():
+            yield RawLine(at_ns, stream.decode(), b"".join(pieces))
+        self._pieces = {}
+
+    def _record(self, record: bytes) -> RawLine | None:
+        found = _RECORD.fullmatch(record)
+        if found is None:  # a write torn by a crash: nothing of it can be told
+            self.malformed += 1
+            return None
+        second, fraction, zone, stream, tag, text = found.groups()
+        if tag == b"P":
+            if stream in self._pieces:
+                self._pieces[stream][1].append(text)
+            else:
+                self._pieces[stream] = (_nanoseconds(second, fraction, zone), [text])
+            return None
+        begun = self._pieces.pop(stream, None) if self._pieces else None
+        if begun is None:
+            return RawLine(_nanoseconds(second, fraction, zone), stream.decode(), text)
+        return RawLine(begun[0], stream.decode(), b"".join((*begun[1], text)))
+
+
+def record(at_ns: int, stream: str, text: bytes, *, ended: bool = True) -> bytes:
+    """The bytes of one line in this format; `ended=False` for one that had no newline."""
+    head = f"{format_time(at_ns)} {stream} ".encode("ascii")
+    pieces = [text[start : start + PIECE_BYTES] for start in range(0, len(text), PIECE_BYTES)] or [b""]
+    tags = [b"P "] * (len(pieces) - 1) + [b"F " if ended else b"P "]
+    return b"".join(b"%b%b%b\n" % (head, tag, piece) for tag, piece in zip(tags, pieces, strict=True))
+
+
+def format_time(at_ns: int) -> str:
+    """RFC 3339 in UTC with nine digits, as the runtimes write it."""
+    seconds, fraction = divmod(at_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+
+
+def _nanoseconds(second: bytes, fraction: bytes | None, zone: bytes) -> int:
+    suffix = "+00:00" if zone == b"Z" else zone.decode("ascii")
+    seconds = int(datetime.fromisoformat(second.decode("ascii") + suffix).timestamp())
+    return seconds * 1_000_000_000 + int((fraction or b"0").ljust(9, b"0"))

@@ -1,0 +1,173 @@
+"""Events of a run, their ids, and the cursors that name a place in its log.
+
+A line's id comes from the container runtime's own time for it, so everybody who reads the same
+log gives the same ids: `<milliseconds>-<nanosecond within it, times 1000, plus a tie>`, forced
+above its predecessor's. It is a Redis Stream id as it stands. The thousand leaves room for lines
+of the same nanosecond; a forced id is one that does not agree with its line's own time.
+"""
+
+import base64
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Self
+
+from pydantic_core import to_json
+
+from common.cri import RawLine, format_time
+from common.errors import Invalid
+from common.names import RUN_ID
+
+_TIES = 1_000
+_MAX_SEQ = 1_000_000 * _TIES  # of one millisecond; what a forced id may run over
+_MAX_MS = 253_402_300_800_000  # year 10000
+
+
+class LineId(NamedTuple):
+    """The id of a line; ids of one attempt grow from line to line."""
+
+    ms: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The id that `text` spells.
+
+        Raises:
+            ValueError: it does not spell one.
+        """
+        ms, dash, seq = text.partition("-")
+        if not (dash and ms.isascii() and ms.isdigit() and seq.isascii() and seq.isdigit()):
+            raise ValueError(f"not a line id: {text!r}")
+        if len(ms) > 15 or len(seq) > 19:
+            raise ValueError(f"a line id out of range: {text!r}")
+        return cls(int(ms), int(seq))
+
+    @classmethod
+    def of_time(cls, at_ns: int) -> Self:
+        """The id of the first line at this time."""
+        ms, ns = divmod(at_ns, 1_000_000)
+        return cls(ms, ns * _TIES)
+
+    def next(self) -> "LineId":
+        """The smallest id above this one."""
+        return LineId(self.ms, self.seq + 1) if self.seq < _MAX_SEQ - 1 else LineId(self.ms + 1, 0)
+
+
+ZERO = LineId(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a run's log; `text` is what the container wrote, without its newline."""
+
+    id: LineId
+    at_ns: int
+    stream: str
+    text: bytes
+
+
+def number(lines: Iterable[RawLine], last: LineId = ZERO) -> Iterator[Line]:
+    """Give ids to the lines that follow the one with the id `last`."""
+    for raw in lines:
+        last = max(LineId.of_time(raw.at_ns), last.next())
+        yield Line(last, raw.at_ns, raw.stream, raw.text)
+
+
+_CURSOR = re.compile(rf"({RUN_ID.pattern})\.([1-9]\d{{0,5}})\.(\d{{1,15}}-\d{{1,19}}|end)")
+
+
+class Cursor(NamedTuple):
+    """A place in a run's events: behind the line `line` of an attempt, or behind everything (`line` None)."""
+
+    run_id: str
+    attempt: int
+    line: LineId | None
+
+    def __str__(self) -> str:
+        return f"{self.run_id}.{self.attempt}.{'end' if self.line is None else self.line}"
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> Self:
+        """The cursor that `text` spells.
+
+        Raises:
+            Invalid: it does not spell one; `where` says which parameter it was.
+        """
+        found = _CURSOR.fullmatch(text)
+        if found is None:
+            raise Invalid(where, "not a cursor; pass the id of an event exactly as it was received")
+        run_id, attempt, line = found.groups()
+        if line == "end":
+            return cls(run_id, int(attempt), None)
+        parsed = LineId.parse(line)
+        if parsed.ms >= _MAX_MS:
+            raise Invalid(where, "not a cursor; its time is out of range")
+        return cls(run_id, int(attempt), parsed)
+
+
+def event(kind: str, cursor: Cursor, data: dict[str, Any], timestamp: str | None = None) -> dict[str, Any]:
+    """One event as every transport carries it; `timestamp` is now where none is given."""
+    return {
+        "id": str(cursor),
+        "type": kind,
+        "run_id": cursor.run_id,
+        "timestamp": timestamp or utc(datetime.now(UTC)),
+        "data": data,
+    }
+
+
+def log_event(run_id: str, attempt: int, line: Line) -> dict[str, Any]:
+    """The event of one line.
+
+    Its `timestamp` is the one the line itself begins with, if it does; `timestamp_source` says which.
+    Text that is not UTF-8 is told twice: readable, with replacement characters, and exact, in `base64`.
+    """
+    data: dict[str, Any] = {"line": line.text.decode("utf-8", "replace"), "stream": line.stream}
+    own = line_time(line.text)
+    data["timestamp_source"] = "runtime" if own is None else "line"
+    if "�" in data["line"] and not _is_utf8(line.text):
+        data["base64"] = base64.b64encode(line.text).decode("ascii")
+    return event("log", Cursor(run_id, attempt, line.id), data, own or format_time(line.at_ns))
+
+
+def encode(value: dict[str, Any]) -> bytes:
+    """An event as JSON, on one line."""
+    return to_json(value)
+
+
+_ISO = re.compile(rb"\W?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?) ?(Z|[+-]\d\d:?\d\d)?(?![\d:])")
+
+
+def line_time(text: bytes) -> str | None:
+    """The ISO 8601 time a line begins with (bare or in one bracket), in UTC; None if it has none.
+
+    A time without a zone is taken as UTC: containers run in it.
+    """
+    found = _ISO.match(text)
+    if found is None:
+        return None
+    moment, zone = (part.decode("ascii") if part else "" for part in found.groups())
+    moment, _, fraction = moment.replace(",", ".").partition(".")
+    try:
+        parsed = datetime.fromisoformat(moment + ("+00:00" if zone in ("", "Z") else zone)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return utc(parsed + timedelta(microseconds=int(fraction[:6].ljust(6, "0")) if fraction else 0))
+
+
+def utc(moment: datetime) -> str:
+    """RFC 3339 in UTC, to the microsecond."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

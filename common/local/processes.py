@@ -1,0 +1,160 @@
+"""The processes of a run: how they are marked, found and ended.
+
+A head's descendants leave its group, its session and their parents as they like, and may clear
+their environment. Two marks are inherited through all of that: an environment variable, and on
+Linux a resource limit that limits nothing, which no exec, setsid or `env -i` takes away. So a run's
+processes can be told even when everything that watched them is dead. While the supervisor lives it
+also adopts their orphans (a subreaper), and a process without children has no descendants.
+"""
+
+import ctypes
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from psutil import Process
+
+COOKIE = "NEXTFLOW_CONTROLLER_RUN"
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_POLL_SECONDS = 0.02
+_LINUX = sys.platform == "linux"
+_libc = ctypes.CDLL(None) if _LINUX else None
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def join_run(run_id: str, supervisor: int) -> None:
+    """Make the calling process the run's head; for between fork and exec."""
+    _tag(run_id)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != supervisor:  # it died before the line above
+        os._exit(128 + signal.SIGTERM)
+
+
+def start_apart(command: Sequence[str], environ: Mapping[str, str], directory: Path, errors: Path) -> None:
+    """Start a process that is no child of this one and shares nothing with it; a failure is only noted."""
+    middle = os.fork()
+    if middle:
+        os.waitpid(middle, 0)
+        return
+    try:
+        with errors.open("ab") as output:
+            subprocess.Popen(
+                command,
+                env=environ,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=output,
+                start_new_session=True,
+            )
+    except OSError:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def marked(run_id: str) -> "set[Process]":
+    """All living processes that carry the run's marks."""
+    import psutil
+
+    tag = _tag_of(run_id)
+    return {process for process in psutil.process_iter() if _carries(process, run_id, tag) and _lives(process)}
+
+
+def family(run_id: str) -> "set[Process]":
+    """All living processes of the run, as its supervisor sees them: the marked ones and its own descendants."""
+    import psutil
+
+    return marked(run_id) | {child for child in psutil.Process().children(recursive=True) if _lives(child)}
+
+
+class Ending:
+    """Ends processes: each is asked once (SIGTERM), and forced (SIGKILL) after the grace."""
+
+    def __init__(self, find: "Callable[[], set[Process]]", grace_seconds: float) -> None:
+        self._find = find
+        self._force_at = time.monotonic() + grace_seconds
+        self._asked: set[Process] = set()
+
+    def step(self) -> int:
+        """Signal what is there now; how many that was. New ones may be born meanwhile: repeat until none is."""
+        import psutil
+
+        force = time.monotonic() >= self._force_at
+        found = self._find()
+        for process in found if force else found - self._asked:
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGKILL if force else signal.SIGTERM)
+        self._asked |= found
+        return len(found)
+
+
+def end(find: "Callable[[], set[Process]]", grace_seconds: float, wait_seconds: float = float("inf")) -> int:
+    """End what `find` finds; how many are left after the wait, which is counted from the grace's end."""
+    ending = Ending(find, grace_seconds)
+    give_up_at = time.monotonic() + grace_seconds + wait_seconds
+    while left := ending.step():
+        if time.monotonic() >= give_up_at:
+            return left
+        time.sleep(_POLL_SECONDS)
+    return 0
+
+
+def _tag(run_id: str) -> None:
+    if sys.platform == "linux":
+        import resource
+
+        # Refused only where a lower limit was inherited; the variable is left then.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_RTTIME, (_tag_of(run_id), _tag_of(run_id)))
+
+
+def _tag_of(run_id: str) -> int:
+    """A limit on the microseconds of real-time scheduling: more than 100,000 years, so it never bites."""
+    return 2**62 + int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:7], "big")
+
+
+def _carries(process: "Process", run_id: str, tag: int) -> bool:
+    import psutil
+
+    if process.pid == os.getpid():
+        return False
+    if sys.platform == "linux":
+        import resource
+
+        with suppress(OSError):
+            if resource.prlimit(process.pid, resource.RLIMIT_RTTIME)[0] == tag:
+                return True
+    try:
+        return process.environ().get(COOKIE) == run_id
+    except (psutil.Error, OSError):  # gone, or another user's
+        return False
+
+
+def _lives(process: "Process") -> bool:
+    import psutil
+
+    # A zombie is dead; where the init process reaps nobody it stays in the table for ever.
+    with suppress(psutil.Error):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc is not None:
+        _libc.prctl(option, value, 0, 0, 0)

@@ -1,0 +1,288 @@
+"""The state directory of LocalRunner, made to behave like a small API server with resource versions.
+
+    STATE_DIR/
+      mutex          flock: every look at and every change of what follows is made under it
+      lease.json     whom the fence names
+      slot.lock      flock of the head's whole family: no second head starts while one of the first lives
+      launch/        where Nextflow is started; its history and caches stay here, so -resume finds them
+      work/          task work
+      trash/         what is being deleted
+      runs/RUN_ID/
+        job.json         the Job: record, marks, end; one file, so one rename is one conditional write
+        alive.lock       flock of this run's supervisor and its head: the run's liveness
+        supervised.lock  flock of the supervisor alone: whether anybody is left to act on a mark
+        log, ...         see common.local.supervisor
+
+A critical section is a few reads and at most one synced write, so a mutex that is not free for
+seconds means a holder that was stopped: that is `Unavailable`, never a hang. A lock that the kernel
+drops with its last holder cannot be left behind by any crash, which no pid file can promise.
+
+The supervisor loads this module, so it imports neither pydantic nor psutil: values are plain.
+flock must work between processes: the directory belongs on a local file system.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from common.errors import Conflict, OutcomeUnknown, Unavailable
+
+PATIENCE_SECONDS = 2.0
+_PAUSES = (0.001, 0.002, 0.005, 0.01)  # between tries for the mutex; the last one repeats
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last word on a run's head.
+
+    Attributes:
+        clean: its writer saw that no process of the run was left.
+    """
+
+    condition: Literal["Complete", "Failed"]
+    finished_at: str
+    exit_code: int | None = None
+    message: str | None = None
+    clean: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """What job.json says; `common.jobs.Job` is made from it."""
+
+    uid: str
+    record: dict[str, Any]
+    version: int = 0
+    launched: bool = False
+    sealed: bool = False
+    mark: dict[str, Any] | None = None
+    message: str | None = None
+    started_at: str | None = None
+    end: End | None = None
+
+    @property
+    def inert(self) -> bool:
+        return not (self.launched or self.sealed or self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFile:
+    """What lease.json says."""
+
+    version: int = 0
+    run_id: str | None = None
+    uid: str | None = None
+
+
+class Lock:
+    """An flock that is held. It lives as long as any process that inherited its descriptor, or until `release`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    @classmethod
+    def take(cls, path: Path, *, create: bool = True) -> "Lock | None":
+        """The lock on this file, or None if somebody holds it."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return cls(descriptor)
+
+    def release(self) -> None:
+        # Closing alone would leave it with a child that another thread is just starting.
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        os.close(self.descriptor)
+
+
+class Files:
+    """What can be read and written while the mutex is held. Get one from `State.held`."""
+
+    def __init__(self, state: "State") -> None:
+        self._state = state
+
+    def lease(self) -> LeaseFile:
+        """The Lease.
+
+        Raises:
+            Unavailable: its file is damaged, which no crash can do.
+        """
+        try:
+            return LeaseFile(**json.loads(self._state.lease.read_bytes()))
+        except FileNotFoundError:
+            return LeaseFile()
+        except (ValueError, TypeError) as error:
+            raise Unavailable("runner", "lease.json in the state directory is damaged.") from error
+
+    def write_lease(self, lease: LeaseFile) -> LeaseFile:
+        """Write the Lease under its next version."""
+        written = replace(lease, version=lease.version + 1)
+        _write(self._state.lease, asdict(written))
+        return written
+
+    def job(self, run_id: str) -> JobFile | None:
+        """The run's Job; None where there is none, or only what a crash left of one that was being made."""
+        try:
+            fields = json.loads((self._state.run(run_id) / "job.json").read_bytes())
+            end = fields.pop("end")
+            return JobFile(**fields, end=End(**end) if end else None)
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def write_job(self, run_id: str, job: JobFile) -> JobFile:
+        """Write the Job under its next version."""
+        written = replace(job, version=job.version + 1)
+        _write(self._state.run(run_id) / "job.json", asdict(written))
+        return written
+
+    def create_job(self, run_id: str, job: JobFile) -> JobFile:
+        """Make the run's directory with its Job, over what a crash may have left of one."""
+        directory = self._state.run(run_id)
+        if directory.exists():
+            self.discard(run_id)
+        directory.mkdir(parents=True)
+        _sync(directory.parent)
+        return self.write_job(run_id, job)
+
+    def discard(self, run_id: str) -> None:
+        """Take the run's directory away; `State.empty_trash` deletes it."""
+        self._state.trash.mkdir(exist_ok=True)
+        self._state.run(run_id).rename(self._state.trash / f"{run_id}.{uuid.uuid4()}")
+        _sync(self._state.runs)
+
+    def run_ids(self) -> list[str]:
+        """The names of all runs that have a directory."""
+        try:
+            return os.listdir(self._state.runs)
+        except FileNotFoundError:
+            return []
+
+    def alive(self, run_id: str) -> bool:
+        """Whether the run's supervisor or its head lives."""
+        return _is_held(self._state.run(run_id) / "alive.lock")
+
+    def supervised(self, run_id: str) -> bool:
+        """Whether the run's supervisor lives."""
+        return _is_held(self._state.run(run_id) / "supervised.lock")
+
+
+@dataclass(frozen=True)
+class State:
+    """The paths in a state directory, and the way to its files."""
+
+    root: Path
+
+    @property
+    def lease(self) -> Path:
+        return self.root / "lease.json"
+
+    @property
+    def slot(self) -> Path:
+        return self.root / "slot.lock"
+
+    @property
+    def launch(self) -> Path:
+        return self.root / "launch"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    @property
+    def trash(self) -> Path:
+        return self.root / "trash"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    def run(self, run_id: str) -> Path:
+        return self.runs / run_id
+
+    @contextmanager
+    def held(self, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[Files]:
+        """Hold the mutex: nobody else looks or writes meanwhile. Nothing in here may wait for anything.
+
+        Raises:
+            Unavailable: it was not free in time, or the directory cannot be read or written.
+        """
+        try:
+            mutex = self._mutex(time.monotonic() + patience_seconds)
+            try:
+                yield Files(self)
+            finally:
+                mutex.release()
+        except OSError as error:
+            raise Unavailable("runner", f"The state directory cannot be used: {error.strerror}.") from error
+
+    def empty_trash(self) -> None:
+        """Delete what was taken away, now or before a crash; what resists is left for the next time."""
+        shutil.rmtree(self.trash, ignore_errors=True)
+
+    def _mutex(self, deadline: float) -> Lock:
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tries = 0
+        # Tries instead of waiting: only so can the wait be bounded in a thread.
+        while (mutex := Lock.take(self.root / "mutex")) is None:
+            if time.monotonic() >= deadline:
+                raise Unavailable("runner", "The state directory is locked by a process that does not go on.")
+            time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
+            tries += 1
+        return mutex
+
+
+def check_unchanged(job: JobFile | None, uid: str, version: str | int) -> JobFile:
+    """The Job, if it is the one that its writer had read.
+
+    Raises:
+        Conflict: it is gone, another one, or changed.
+    """
+    if job is None or job.uid != uid:
+        raise Conflict("The Job is gone.")
+    if str(job.version) != str(version):
+        raise Conflict("The Job has changed since it was read.")
+    return job
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        lock = Lock.take(path, create=False)
+    except FileNotFoundError:
+        return False
+    if lock is None:
+        return True
+    lock.release()
+    return False
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Replace a file in one step that a crash leaves either undone or done."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.write(json.dumps(content).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    """Make what was renamed in here last: before this, all can see it, and a power cut may take it back."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise OutcomeUnknown("runner", f"A write may not outlive a power cut: {error.strerror}.") from error

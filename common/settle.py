@@ -1,0 +1,82 @@
+"""Bring the fence to rest: what `run` and `cancel`, the only two who write to the cluster, do with a run that is over.
+
+Every step is conditional on what was read before it, so any caller may die, sleep or be beaten to it
+at any point: the next one reads again and goes on from what is there.
+"""
+
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from common.errors import Conflict, Unavailable
+from common.jobs import Job, info
+from common.look import Sight, note
+from common.platform import Platform
+
+log = logging.getLogger(__name__)
+
+
+async def settle(platform: Platform, seen: Sight, stamp_ms: int) -> Job | None:
+    """Empty a Lease whose run is over and gone; the Job that has the slot, or None: it is free now.
+
+    The Lease is emptied at the version that was read before the Job, and only after the Job's end
+    was recorded: a Job that was launched since has made that version, or the Job's, another.
+
+    Raises:
+        Conflict: the Lease has changed: read again.
+        Unavailable: the runner does not answer, or the outcome is unknown: read again.
+    """
+    if seen.lease.holder is None:
+        return None
+    job = seen.job
+    if job is not None:
+        if not job.ended:
+            return job
+        left = await platform.runner.sweep(job.run_id) if job.remains else 0
+        if left:
+            return replace(job, remains=left)
+        if stamp_ms:
+            await note(platform, info(replace(job, remains=0)), stamp_ms)
+    await platform.runner.write_lease(seen.lease, None)
+    return None
+
+
+async def stamp(platform: Platform) -> int:
+    """Redis' time before a look, to record with what it shows; 0 with Redis away: record nothing."""
+    try:
+        return await platform.store.now_ms()
+    except Unavailable:
+        return 0
+
+
+async def tidy(platform: Platform) -> None:
+    """Delete the Jobs that retention has no place for, and inert ones that nobody will launch.
+
+    The Lease is read after the Jobs: one that has been named since is kept. Never needed for
+    correctness, so whatever cannot be done now is left to the next start.
+    """
+    settings = platform.settings
+    try:
+        jobs = await platform.runner.jobs()
+        holder = (await platform.runner.lease()).holder
+        oldest = datetime.now(UTC) - timedelta(seconds=settings.history_ttl_seconds)
+        ended = sorted((job for job in jobs if job.ended), key=lambda job: job.record.created_at, reverse=True)
+        surplus = [job for job in ended[settings.history_max_runs :] if job.holder != holder]
+        expired = [job for job in ended[: settings.history_max_runs] if (job.finished_at or job.record.created_at) < oldest]
+        # An inert Job may be a caller's who is on the way to the Lease: taking its Job away makes it create another.
+        forgotten = [job for job in jobs if job.inert and job.record.created_at < datetime.now(UTC) - _ON_THE_WAY]
+        for job in [*surplus, *expired, *forgotten]:
+            if job.holder != holder:
+                await _delete(platform, job)
+    except Unavailable as away:
+        log.warning("old Jobs are left for the next start", extra={"cause": str(away)})
+
+
+_ON_THE_WAY = timedelta(minutes=5)  # spares live callers the detour; deleting earlier would be as safe
+
+
+async def _delete(platform: Platform, job: Job) -> None:
+    try:
+        await platform.runner.delete(job)
+    except Conflict:
+        log.info("a Job changed while it was to be deleted; kept", extra={"run_id": job.run_id})

@@ -1,0 +1,140 @@
+"""Log streams in Redis: the lines of each attempt of a run, under their own ids.
+
+Explicit ids make a second writer harmless; the expected top makes a lost or stale stream visible
+instead of leaving a hole. Who appends must hold every line below: see common.pump.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from common.connection import Connection
+from common.events import ZERO, Line, LineId
+from common.models import Progress
+
+_STREAMS = {b"o": "stdout", b"e": "stderr"}
+_SHORT = {"stdout": "o", "stderr": "e"}
+_PUMP_SECONDS = 5
+
+_Entry = tuple[bytes, dict[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Lines of a log in order, and whether the log ends with them.
+
+    Attributes:
+        last: the id behind which to go on reading.
+    """
+
+    lines: Sequence[Line]
+    last: LineId
+    ended: bool
+
+
+class Streams:
+    """The log streams of one deployment."""
+
+    def __init__(self, connection: Connection, prefix: str, ttl_seconds: int) -> None:
+        self._connection = connection
+        self._prefix = prefix
+        self._ttl_seconds = ttl_seconds
+
+    def _key(self, run_id: str, part: int | str) -> str:
+        return f"{self._prefix}:log:{run_id}:{part}"
+
+    async def append(
+        self, run_id: str, attempt: int, expected: LineId, lines: Sequence[Line], *, end: bool = False
+    ) -> tuple[bool, LineId]:
+        """Append lines (and the log's end) if the stream's top is `expected`; whether it was, and the top now.
+
+        Raises:
+            Unavailable: Redis is away: the lines may have been appended (as every method here).
+        """
+        args: list[str | bytes | int] = [str(expected), self._ttl_seconds]
+        last = expected
+        for line in lines:
+            fields: list[str | bytes | int] = ["t", line.text, "s", _SHORT[line.stream]]
+            if LineId.of_time(line.at_ns) != line.id:
+                fields += ["n", line.at_ns]
+            args += [str(line.id), len(fields), *fields]
+            last = line.id
+        if end:
+            args += [str(last.next()), 2, "end", 1]
+        done, top = await self._connection.script("append", [self._key(run_id, attempt)], args)
+        return bool(done), LineId.parse(top.decode())
+
+    async def top(self, run_id: str, attempt: int) -> tuple[LineId, bool]:
+        """The id of the newest entry (0-0 if none), and whether it is the log's end."""
+        newest = await self._newest(self._key(run_id, attempt), 1)
+        if not newest:
+            return ZERO, False
+        (entry_id, fields), *_ = newest
+        return LineId.parse(entry_id.decode()), b"end" in fields
+
+    async def read(self, run_id: str, attempt: int, after: LineId, count: int, *, block_ms: int = 0) -> Chunk:
+        """Up to `count` lines behind `after`; waits up to `block_ms` for the first if there is none."""
+        key = self._key(run_id, attempt)
+        async with self._connection.use() as client:
+            if block_ms:
+                entries = _entries(await client.xread({key: str(after)}, count=count, block=block_ms), key)
+            else:
+                entries = list(cast("Iterable[_Entry]", await client.xrange(key, min=f"({after}", count=count)))
+        return _chunk(entries, after)
+
+    async def tail(self, run_id: str, attempt: int, count: int) -> LineId:
+        """The id behind which the last `count` lines stand."""
+        newest = await self._newest(self._key(run_id, attempt), count + 2)
+        ids = [LineId.parse(entry_id.decode()) for entry_id, fields in newest if b"end" not in fields]
+        return ids[count] if len(ids) > count else ZERO
+
+    async def write_progress(self, run_id: str, progress: Progress) -> None:
+        """Replace what is known of the run's tasks."""
+        async with self._connection.use() as client:
+            key = self._key(run_id, "progress")
+            pipe = client.pipeline(transaction=False)
+            pipe.xadd(key, {"p": progress.model_dump_json()}, maxlen=1, approximate=False)
+            pipe.expire(key, self._ttl_seconds)
+            await pipe.execute()
+
+    async def progress(self, run_id: str) -> Progress | None:
+        """What was last written of the run's tasks."""
+        newest = await self._newest(self._key(run_id, "progress"), 1)
+        if not newest:
+            return None
+        (_, fields), *_ = newest
+        return Progress.model_validate_json(fields[b"p"])
+
+    async def _newest(self, key: str, count: int) -> list[_Entry]:
+        async with self._connection.use() as client:
+            return list(cast("Iterable[_Entry]", await client.xrevrange(key, count=count)))
+
+    async def pumping(self, run_id: str, who: str, *, insist: bool) -> bool:
+        """Say that `who` relays the run's log, for the next seconds; whether it does.
+
+        Advice only, to spare work: without `insist` it is left to whoever else said so lately.
+        """
+        key = self._key(run_id, "pump")
+        async with self._connection.use() as client:
+            if not insist and await client.get(key) not in (None, who.encode()):
+                return False
+            return bool(await client.set(key, who, ex=_PUMP_SECONDS))
+
+
+def _entries(found: object, key: str) -> list[_Entry]:
+    # RESP2 answers with a list of pairs, RESP3 with a mapping whose values are nested once more.
+    if isinstance(found, dict):
+        return [entry for batch in found.get(key.encode(), []) for entry in batch]
+    return [entry for _, batch in found for entry in batch] if isinstance(found, list) else []
+
+
+def _chunk(entries: Sequence[_Entry], after: LineId) -> Chunk:
+    lines: list[Line] = []
+    for entry_id, fields in entries:
+        after = LineId.parse(entry_id.decode())
+        if b"end" in fields:
+            return Chunk(lines, after, ended=True)
+        own = fields.get(b"n")
+        at_ns = int(own) if own else after.ms * 1_000_000 + after.seq // 1_000
+        lines.append(Line(after, at_ns, _STREAMS.get(fields.get(b"s", b"o"), "stdout"), fields.get(b"t", b"")))
+    return Chunk(lines, after, ended=False)

@@ -1,0 +1,110 @@
+"""The local server: every function behind one port on this machine, with its own Redis and runner.
+
+    python -m functions.server
+
+The functions are the very ones that are deployed one by one; only what they are mounted in differs.
+Runs do not depend on this process: they go on when it ends, and the next one finds them.
+"""
+
+import asyncio
+import importlib
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from math import ceil
+
+import uvicorn
+
+from common.errors import ControllerError
+from common.local import toolchain
+from common.local.redis_server import EmbeddedRedis
+from common.settings import Settings
+from common.web.app import App
+from common.web.endpoint import PREFIX
+
+FUNCTIONS = ("run", "status", "active", "cancel", "history", "stream")
+
+
+def application() -> App:
+    """All functions as one application."""
+    modules = [importlib.import_module(f"functions.{name}.main") for name in FUNCTIONS]
+    apps: list[App] = [getattr(module, name).app for module, name in zip(modules, FUNCTIONS, strict=True)]
+    return App(*(endpoint for app in apps for endpoint in app.endpoints))
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        ControllerError: something that is needed is not there; the text says what to do.
+    """
+    listener = _listen(settings.host, settings.port)
+    async with _redis(settings) as redis:
+        port = listener.getsockname()[1]
+        tools = toolchain.find(toolchain.default_cache(os.environ), os.environ)
+        _say(f"nextflow  {tools.version}, {tools.source}" if tools else "nextflow  none: `make run` installs one")
+        _say(f"redis     {redis}")
+        _say(f"state     {settings.state_dir.absolute()}")
+        _say(f"listening on http://{settings.host}:{port}{PREFIX}/active  (Ctrl-C stops the server, not a run)")
+        config = uvicorn.Config(
+            application(),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=ceil(settings.shutdown_grace_seconds),
+            # A stream's followers are many and idle; what is buffered for one that does not read is bounded.
+            timeout_keep_alive=75,
+        )
+        await uvicorn.Server(config).serve(sockets=[listener])
+
+
+@asynccontextmanager
+async def _redis(settings: Settings) -> AsyncIterator[str]:
+    """Redis, for as long as the server runs; yields what it is."""
+    if settings.redis_url is not None:
+        yield "REDIS_URL"
+        return
+    embedded = EmbeddedRedis(settings.redis_socket)
+    await embedded.start()
+    try:
+        yield f"embedded, redis-server {embedded.source}"
+    finally:
+        await embedded.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ControllerError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another: PORT={port + 1} make run"
+        ) from None
+    return listener
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> int:
+    """Serve as the environment says."""
+    try:
+        settings = Settings.read(os.environ)
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        # Functions, supervisors and recorders read the same settings, wherever they are started.
+        os.environ["STATE_DIR"] = str(settings.state_dir.absolute())
+        asyncio.run(serve(settings))
+    except ControllerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
