@@ -19,17 +19,16 @@ from pydantic import BaseModel
 
 from common import look
 from common.errors import Busy, Conflict, Invalid, KeyReused, OutcomeUnknown, RunNotFound, Unavailable
-from common.jobs import Job, info
+from common.jobs import Job, Lease, info
 from common.lock import Verdict
 from common.models import RunInfo, RunRecord, RunRequest
 from common.names import keyed_run_id, new_run_id
 from common.phases import State
 from common.platform import Platform
-from common.settle import settle, stamp, tidy
+from common.settle import settle, tidy
 
 log = logging.getLogger(__name__)
 
-_TRIES = 50  # rounds at the fence that others may win before this caller gives up
 _ENDING_SECONDS = 0.2  # between two looks at a run that is ending
 
 
@@ -65,7 +64,7 @@ async def start(platform: Platform, request: RunRequest, *, caller: str, key: st
 async def _start(platform: Platform, record: RunRecord) -> Claimed:
     deadline = asyncio.get_running_loop().time() + platform.settings.busy_wait_seconds
     while True:
-        holding = await _claim(platform, record)
+        holding = await _claim(platform, record, deadline)
         if holding is not None:
             if holding.run_id == record.run_id:
                 return Claimed(run=holding, attached=False)
@@ -78,115 +77,143 @@ async def _start(platform: Platform, record: RunRecord) -> Claimed:
         await asyncio.sleep(look.WAIT_SECONDS if holding is None else _ENDING_SECONDS)
 
 
-async def _claim(platform: Platform, record: RunRecord) -> RunInfo | None:
+async def _claim(platform: Platform, record: RunRecord, deadline: float) -> RunInfo | None:
     """One round: the run that has the slot now (perhaps the caller's own), or None: ask again soon."""
     verdict = None
     with suppress(Unavailable):
         verdict = await platform.lock.ask(record.run_id)
-        if verdict.run is not None and _ending(verdict.run):
+        # Of one that is ending, and of whose request the own id stands for, only the fence knows enough.
+        if verdict.run is not None and (_ending(verdict.run) or verdict.run.run_id == record.run_id):
             verdict = await platform.lock.ask(record.run_id, fresh_ms=0)
     if verdict is None:
         log.warning("degraded: at the fence without Redis", extra={"run_id": record.run_id})
-        return info(await _Admission(platform, record).job())
-    if verdict.kind != "look":
+    elif verdict.kind != "look":
         return verdict.run
     try:
-        job = await _Admission(platform, record).job()
+        found = info(await _Admission(platform, record, deadline).job())
     except BaseException:
-        with suppress(Unavailable):
-            await platform.lock.give_up(verdict)
+        if verdict is not None:
+            with suppress(Unavailable):
+                await platform.lock.give_up(verdict)
         raise
-    return await _told(platform, verdict, job)
+    if verdict is not None:
+        await _tell(platform, verdict, found)
+    if found.run_id == record.run_id:
+        await tidy(platform)
+    return found
 
 
-async def _told(platform: Platform, verdict: Verdict, job: Job) -> RunInfo:
+async def _tell(platform: Platform, verdict: Verdict, found: RunInfo) -> None:
     """Write to Redis who has the slot, for everybody who waits there."""
-    found = info(job)
     await look.note(platform, found, verdict.now_ms)
     with suppress(Unavailable):
         await platform.lock.settle(verdict, None if found.status.terminal else found.run_id)
-    return found
 
 
 class _Admission:
     """A caller's way through the fence, and what it must take back if it has to give up."""
 
-    def __init__(self, platform: Platform, record: RunRecord) -> None:
+    def __init__(self, platform: Platform, record: RunRecord, deadline: float) -> None:
         self._platform = platform
         self._runner = platform.runner
         self._record = record
+        self._deadline = deadline
         self._own: Job | None = None
-        self._sent = False  # the Lease may name the own Job, or come to
+        self._sent = False  # the Lease may name the own Job, or come to: others may launch it
 
     async def job(self) -> Job:
         """The Job that has the slot: the caller's own if the slot was free, launched."""
+        loop = asyncio.get_running_loop()
         try:
-            for _ in range(_TRIES):
-                with suppress(Conflict, OutcomeUnknown):
+            while True:
+                with suppress(Conflict, OutcomeUnknown):  # read again, decide again
                     job = await self._round()
                     if job is not None:
                         return job
-            raise self._unknown()
-        except OutcomeUnknown:
-            raise
+                if loop.time() >= self._deadline:
+                    raise Unavailable("runner", "Others keep coming first; ask again.")
         except Unavailable as refusal:
-            await self._withdraw(refusal)
-            raise
+            started = await self._withdraw(refusal)
+            if started is None:
+                raise
+            return started
 
     async def _round(self) -> Job | None:
-        stamp_ms = await stamp(self._platform)
+        stamp_ms = await look.stamp(self._platform)
         seen = await look.sight(self._runner)
-        if self._own is None or seen.lease.holder != self._own.holder:
-            holding = await settle(self._platform, seen, stamp_ms)
-            if holding is not None:
-                await self._discard(holding)
-                return await self._launched(holding)
-            if seen.lease.holder is not None:
-                return None  # emptied just now: its new version is still to be read
+        if self._own is not None and seen.lease.holder == self._own.holder:
+            return await self._launched(self._own)
+        holding = await settle(self._platform, seen, stamp_ms)
+        if holding is not None:
+            return await self._discard() or await self._launched(holding)
+        if seen.lease.holder is not None:
+            return None  # emptied just now: its new version is still to be read
+        if self._sent:
+            # Never created again: it may have been launched by others, have ended, and be gone since.
+            self._own = await self._still_there()
+        else:
             self._own = await _created(self._platform, self._record)
-            if self._own.ended:  # the same key's first run, over already
-                return self._own
-            self._sent = True
-            await self._runner.write_lease(seen.lease, self._own.holder)
-        launched = await self._launched(self._own)
-        if launched is None:
-            self._own = None  # deleted under us: the Lease names what is gone, which the next round mends
-        elif launched.run_id == self._record.run_id:
-            await tidy(self._platform)
-        return launched
+        if self._own.ended:  # the same key's first run, or one that others launched or sealed: over already
+            return self._own
+        await self._take(seen.lease, self._own)
+        return await self._launched(self._own)
+
+    async def _take(self, free: Lease, own: Job) -> None:
+        before, self._sent = self._sent, True
+        try:
+            await self._runner.write_lease(free, own.holder)
+        except Conflict:
+            self._sent = before
+            raise
 
     async def _launched(self, job: Job) -> Job | None:
         """The Job, launched if it was inert; None if it is not there any more."""
         current = await self._runner.job(job.run_id)
         if current is None or current.uid != job.uid:
+            if self._own is not None and job.holder == self._own.holder:
+                self._own = await self._still_there() if self._sent else None
             return None
+        if current.run_id == self._record.run_id:
+            _same_request(self._record, current.record.fingerprint)
         return await self._runner.launch(current) if current.inert else current
 
-    async def _discard(self, holding: Job) -> None:
-        """Delete the own Job, another came first; left inert and unnamed it does no harm, and tidy() finds it."""
-        if self._own is not None and self._own.holder != holding.holder:
-            with suppress(Unavailable, Conflict):
+    async def _still_there(self) -> Job:
+        job = await self._runner.job(self._record.run_id)
+        if job is None or self._own is None or job.holder != self._own.holder:
+            raise Unavailable("runner", "The run's own Job is gone.")
+        return job
+
+    async def _discard(self) -> Job | None:
+        """Delete the own Job, as another has the slot; the Job itself if it has not stayed inert."""
+        if self._own is not None:
+            try:
                 await self._runner.delete(self._own)
+            except Conflict:
+                self._own = await self._still_there()
+                if self._own.inert:
+                    raise
+                return self._own
             self._own, self._sent = None, False
+        return None
 
-    async def _withdraw(self, refusal: Unavailable) -> None:
-        """Before a refusal is told: make sure that the own Job never runs, then empty the Lease if it names it."""
+    async def _withdraw(self, refusal: Unavailable) -> Job | None:
+        """Before a refusal is told: make sure that the own Job never runs; the Job if it has not stayed inert."""
         if self._own is None or not self._sent:
-            return
+            return None
         try:
-            current = await self._runner.job(self._record.run_id)
-            if current is not None and current.holder == self._own.holder:
-                await self._runner.delete(current)
-            seen = await look.sight(self._runner)
-            if seen.lease.holder == self._own.holder:
-                await self._runner.write_lease(seen.lease, None)
+            current = await self._still_there()
+            if not current.inert:
+                return current
+            await self._runner.delete(current)
         except (Conflict, Unavailable):
-            raise self._unknown() from refusal
-
-    def _unknown(self) -> OutcomeUnknown:
-        run_id = self._record.run_id
-        detail = f"Whether the run was started is not known. Ask GET /api/v1/pipeline/status?run_id={run_id}."
-        return OutcomeUnknown("runner", detail, run_id=run_id)
+            run_id = self._record.run_id
+            detail = f"Whether the run was started is not known. Ask GET /api/v1/pipeline/status?run_id={run_id}."
+            raise OutcomeUnknown("runner", detail, run_id=run_id) from refusal
+        with suppress(Conflict, Unavailable):  # a Lease that names what is gone stops nobody
+            seen = await look.sight(self._runner)
+            if seen.lease.holder == current.holder:
+                await self._runner.write_lease(seen.lease, None)
+        return None
 
 
 async def _created(platform: Platform, record: RunRecord) -> Job:
@@ -225,11 +252,13 @@ async def _first_answer(platform: Platform, record: RunRecord) -> Claimed | None
 
 
 async def _keep_first(platform: Platform, record: RunRecord, claimed: Claimed) -> Claimed:
-    """Keep the answer for retries; where a twin was faster, the twin's is the first."""
+    """Keep the answer for retries; where a twin was faster, the twin's is the first (but hides no run)."""
     answer = _Answer(fingerprint=record.fingerprint, run=claimed.run, attached=claimed.attached)
     with suppress(Unavailable):
         if not await platform.store.keep_answer(record.run_id, answer.model_dump_json().encode()):
-            return await _first_answer(platform, record) or claimed
+            first = await _first_answer(platform, record)
+            if first is not None and (claimed.attached or not first.attached):
+                return first
     return claimed
 
 
@@ -273,7 +302,7 @@ async def _resumed(platform: Platform, request: RunRequest) -> RunInfo | None:
         return None
     if request.resume is True:
         runs = (await look.history(platform, 100)).runs
-        return next((run for run in runs if run.pipeline == request.pipeline), None)
+        return next((run for run in runs if run.pipeline == request.pipeline and run.started_at), None)
     try:
         return await look.run(platform, request.resume)
     except RunNotFound as missing:

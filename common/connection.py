@@ -5,7 +5,7 @@ way of not answering into `Unavailable`, and for a moment after a failure says s
 of having every caller wait for the same time-out.
 """
 
-import time
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -55,14 +55,15 @@ class Connection:
         """The client, for commands that may fail as `Unavailable`."""
         from redis.exceptions import RedisError
 
-        if time.monotonic() < self._away_until:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._away_until:
             raise Unavailable("redis", "Redis is away.")
         try:
             yield self._client
         except (RedisError, OSError) as error:
-            self._away_until = time.monotonic() + _HOLD_OFF_SECONDS
+            self._away_until = loop.time() + _HOLD_OFF_SECONDS
             self.losses += 1
-            raise Unavailable("redis", f"Redis does not answer: {error or type(error).__name__}") from error
+            raise Unavailable("redis", f"Redis does not answer: {str(error) or type(error).__name__}") from error
 
     async def script(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """Run `common/lua/<name>.lua`, one transition as one step; a Redis that lacks it is given it.

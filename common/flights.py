@@ -21,8 +21,9 @@ class Flights:
     async def share(self, name: str, work: Callable[[], Awaitable[_T]]) -> _T:
         """The result of a round of `work` that began after this call; a caller that goes away does not end it."""
         task = self._next.get(name)
-        if task is None:
+        if task is None or task.done():  # done without having begun: cancelled
             task = asyncio.create_task(self._round(name, self._running.get(name), work))
+            task.add_done_callback(_retrieve)
             self._next[name] = task
         result: _T = await asyncio.shield(task)
         return result
@@ -37,3 +38,9 @@ class Flights:
         finally:
             if self._running.get(name) is me:
                 del self._running[name]
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Take note of a failure that nobody waits for any more; without this asyncio would report it."""
+    if not task.cancelled():
+        task.exception()

@@ -71,6 +71,4 @@ class Lock:
         return await self._write(verdict, 0, verdict.believed)
 
     async def _write(self, verdict: Verdict, seen_ms: int, run_id: str | None) -> bool:
-        return bool(
-            await self._connection.script("settle", [self._slot], [verdict.version, seen_ms, run_id or ""])
-        )
+        return bool(await self._connection.script("settle", [self._slot], [verdict.version, seen_ms, run_id or ""]))

@@ -24,7 +24,8 @@ from common.store import Page, in_page
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.02  # between two questions while somebody else looks or launches
-_OPEN = tuple(state for state in State if not state.terminal)
+_OPEN = tuple(state for state in State if not state.terminal and state is not State.UNKNOWN)
+_GONE = "Its Job is gone; how it ended is not known."
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +55,8 @@ async def active(platform: Platform) -> RunInfo | None:
     Raises:
         Unavailable: neither a fresh record nor the runner can be reached.
     """
-    try:
-        verdict = await platform.lock.ask()
-    except Unavailable as away:
-        log.warning("degraded: answering from the cluster alone", extra={"cause": str(away)})
-        return await platform.flights.share("active", lambda: _seen_active(platform))
-    if verdict.kind == "fresh":
-        return _if_active(verdict.run)
-    return await platform.flights.share("active", lambda: _looked(platform, verdict))
+    # Not even the question to Redis is outside of the flight: who is told to look must be the one who flies.
+    return await platform.flights.share("active", lambda: _active(platform))
 
 
 async def run(platform: Platform, run_id: str | None = None) -> RunInfo:
@@ -105,9 +100,7 @@ async def progress(platform: Platform, run_id: str) -> Progress | None:
     return await platform.runner.progress(run_id)
 
 
-async def history(
-    platform: Platform, limit: int, cursor: str | None = None, states: Collection[State] = ()
-) -> Page:
+async def history(platform: Platform, limit: int, cursor: str | None = None, states: Collection[State] = ()) -> Page:
     """Past and present runs, newest first, `limit` at most, before `cursor`, of these states (all if empty).
 
     Raises:
@@ -123,6 +116,14 @@ async def history(
             raise
     jobs = await _accepted(platform.runner)
     return in_page([info(job) for job in jobs], limit, cursor, states)
+
+
+async def stamp(platform: Platform) -> int:
+    """Redis' time before a look, to record with what it shows; 0 with Redis away: record nothing."""
+    try:
+        return await platform.store.now_ms()
+    except Unavailable:
+        return 0
 
 
 async def note(platform: Platform, found: RunInfo, stamp_ms: int) -> None:
@@ -141,24 +142,31 @@ async def _seen_active(platform: Platform) -> RunInfo | None:
     return _if_active(info(job)) if job is not None else None
 
 
-async def _looked(platform: Platform, verdict: Verdict) -> RunInfo | None:
-    """Look at the cluster, or wait for who does, until what was seen could be written back."""
+async def _active(platform: Platform) -> RunInfo | None:
+    """What is fresh in Redis; else look at the cluster, or wait for who does, until what was seen is written back."""
     try:
-        while verdict.kind != "fresh":
+        while (verdict := await platform.lock.ask()).kind != "fresh":
             if verdict.kind == "wait":
                 await asyncio.sleep(WAIT_SECONDS)
-            else:
-                found = await _compare(platform, verdict)
-                if await platform.lock.settle(verdict, found.run_id if found else None):
-                    return found
-            verdict = await platform.lock.ask()
+                continue
+            found = await _looked(platform, verdict)
+            if await platform.lock.settle(verdict, found.run_id if found else None):
+                return found
     except Unavailable as away:
         if away.dependency != "redis":
-            with suppress(Unavailable):
-                await platform.lock.give_up(verdict)
             raise
+        log.warning("degraded: answering from the cluster alone", extra={"cause": str(away)})
         return await _seen_active(platform)
     return _if_active(verdict.run)
+
+
+async def _looked(platform: Platform, verdict: Verdict) -> RunInfo | None:
+    try:
+        return await _compare(platform, verdict)
+    except Unavailable:
+        with suppress(Unavailable):
+            await platform.lock.give_up(verdict)
+        raise
 
 
 async def _compare(platform: Platform, verdict: Verdict) -> RunInfo | None:
@@ -174,18 +182,20 @@ async def _compare(platform: Platform, verdict: Verdict) -> RunInfo | None:
 
 async def _refreshed(platform: Platform, run_id: str) -> RunInfo | None:
     """A run as its Job shows it now, recorded; None if there is neither Job nor record."""
-    stamp_ms, known = 0, None
-    with suppress(Unavailable):
-        stamp_ms = await platform.store.now_ms()
-        known = await platform.store.run(run_id)
+    stamp_ms = await stamp(platform)
     job = await platform.runner.job(run_id)
-    if job is not None:
-        found = info(job)
-    elif known is not None and not known.status.terminal:
+    if job is None:
+        known = None
+        with suppress(Unavailable):
+            known = await platform.store.run(run_id)
+        if known is None or known.status.terminal:
+            return known
         # Nothing is claimed about an end that nobody saw.
-        found = known.model_copy(update={"status": State.UNKNOWN, "message": "Its Job is gone; how it ended is not known."})
+        found = known.model_copy(update={"status": State.UNKNOWN, "message": _GONE})
     else:
-        return known
+        found = info(job)
+        if job.inert:  # perhaps of a caller who is still at the fence: no run yet, nothing to record
+            return found
     if stamp_ms:
         await note(platform, found, stamp_ms)
     return found
@@ -210,6 +220,17 @@ async def _list(platform: Platform) -> None:
 
 
 async def _accepted(runner: Runner) -> Sequence[Job]:
-    """All Jobs but those of callers who are still at the fence, or never got past it."""
+    """All Jobs but those of callers who are still at the fence, or never got past it.
+
+    The Lease is read after the Jobs: an ended Job that it has let go of by then has nothing left. The one
+    it names, and those that were inert, are read once more: with what remains, and what became of them.
+    """
+    jobs = await runner.jobs()
     holder = (await runner.lease()).holder
-    return [job for job in await runner.jobs() if not job.inert or job.holder == holder]
+    found = [job for job in jobs if not job.inert and job.holder != holder]
+    for listed in jobs:
+        if listed.inert or listed.holder == holder:
+            job = await runner.job(listed.run_id)
+            if job is not None and (not job.inert or job.holder == holder):
+                found.append(job)
+    return found

@@ -8,18 +8,26 @@ import math
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, StringConstraints, field_validator
 
 from common.names import RUN_ID
 from common.phases import State
 
 # Every value that ends up in Nextflow's argument vector starts with something else than a dash:
-# it could otherwise be read as an option.
-_Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^-\x00-\x20\x7f][^\x00-\x1f\x7f]*$")]
-_Revision = Annotated[str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+/@-]*$")]
-_Profile = Annotated[str, StringConstraints(max_length=255, pattern=r"^[A-Za-z_][\w-]*(,[A-Za-z_][\w-]*)*$")]
-_WorkDir = Annotated[str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*$")]
-_Person = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+# it could otherwise be read as an option. Names are ASCII, and no part of a path can be `..`.
+_Argument = Annotated[
+    str, StringConstraints(max_length=1024, pattern=r"^[^-\x00-\x20\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")
+]
+_Revision = Annotated[
+    str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+@-]*([./][A-Za-z0-9_+@-]+)*$")
+]
+_Profile = Annotated[
+    str, StringConstraints(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_-]*(,[A-Za-z_][A-Za-z0-9_-]*)*$")
+]
+_WorkDir = Annotated[
+    str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")
+]
+_Person = Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 _RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$")]
 _ParameterName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -44,7 +52,7 @@ class RunRequest(_Wire):
         default_factory=dict,
         description="Pipeline parameters; they reach the pipeline with their types, through a `-params-file`.",
     )
-    resume: bool | _RunId = Field(
+    resume: StrictBool | _RunId = Field(
         False,
         description="Reuse finished tasks (`-resume`): of the run with this id, or with `true` of the latest "
         "run of the same pipeline (a fresh start where there is none).",

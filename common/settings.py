@@ -6,6 +6,7 @@ rather than pydantic-settings: that import alone costs a cold start a tenth of a
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -98,3 +99,17 @@ class Settings(BaseModel):
     def redis_socket(self) -> Path:
         """Where the embedded Redis listens."""
         return self.state_dir.absolute() / "redis" / "redis.sock"
+
+
+def example() -> str:
+    """The text of `.env.example`: every variable with its meaning and its default (`python -m common.settings`)."""
+    parts = ["# Settings of the Nextflow controller. Made by `python -m common.settings`; all are optional.\n"]
+    for name, field in Settings.model_fields.items():
+        meaning = fill(field.description or "", 98, initial_indent="# ", subsequent_indent="# ")
+        default = "" if field.default is None else field.default
+        parts.append(f"{meaning}\n#{name.upper()}={default}\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(example(), end="")

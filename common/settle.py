@@ -41,14 +41,6 @@ async def settle(platform: Platform, seen: Sight, stamp_ms: int) -> Job | None:
     return None
 
 
-async def stamp(platform: Platform) -> int:
-    """Redis' time before a look, to record with what it shows; 0 with Redis away: record nothing."""
-    try:
-        return await platform.store.now_ms()
-    except Unavailable:
-        return 0
-
-
 async def tidy(platform: Platform) -> None:
     """Delete the Jobs that retention has no place for, and inert ones that nobody will launch.
 
@@ -61,8 +53,8 @@ async def tidy(platform: Platform) -> None:
         holder = (await platform.runner.lease()).holder
         oldest = datetime.now(UTC) - timedelta(seconds=settings.history_ttl_seconds)
         ended = sorted((job for job in jobs if job.ended), key=lambda job: job.record.created_at, reverse=True)
-        surplus = [job for job in ended[settings.history_max_runs :] if job.holder != holder]
-        expired = [job for job in ended[: settings.history_max_runs] if (job.finished_at or job.record.created_at) < oldest]
+        kept, surplus = ended[: settings.history_max_runs], ended[settings.history_max_runs :]
+        expired = [job for job in kept if (job.finished_at or job.record.created_at) < oldest]
         # An inert Job may be a caller's who is on the way to the Lease: taking its Job away makes it create another.
         forgotten = [job for job in jobs if job.inert and job.record.created_at < datetime.now(UTC) - _ON_THE_WAY]
         for job in [*surplus, *expired, *forgotten]:

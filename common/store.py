@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from common.connection import Connection
 from common.models import RunInfo
+from common.names import is_run_id
 from common.phases import State, may_follow
 from common.settings import Settings
 
@@ -69,6 +70,7 @@ class Store:
                     _moment(oldest),
                     _piped(before),
                     _piped(State),
+                    self._key("run", ""),
                 ],
             )
         )
@@ -103,7 +105,8 @@ class Store:
             for run_id in run_ids:
                 pipe.hget(self._key("run", run_id), "state")
             states = await pipe.execute()
-        return [run_id for run_id, state in zip(run_ids, states, strict=True) if not state or not State(state.decode()).terminal]
+        known = zip(run_ids, states, strict=True)
+        return [run_id for run_id, state in known if not state or not State(state.decode()).terminal]
 
     async def listed(self) -> bool:
         """Whether the index was compared with the Jobs lately, and Redis has not been lost since."""
@@ -127,7 +130,7 @@ class Store:
         """The first answer that was given for the Idempotency-Key behind `run_id`."""
         async with self._connection.use() as client:
             raw = await client.get(self._key("answer", run_id))
-        return bytes(raw) if raw else None
+        return raw if isinstance(raw, bytes) else None
 
     async def keep_answer(self, run_id: str, answer: bytes) -> bool:
         """Keep the first answer for a key; False if there is one, which stays."""
@@ -145,7 +148,7 @@ def in_page(runs: Iterable[RunInfo], limit: int, cursor: str | None, states: Col
 def is_history_cursor(text: str) -> bool:
     """Whether `text` has the form of a page's cursor."""
     moment, _, run_id = text.partition(":")
-    return len(moment) == _DIGITS and moment.isascii() and moment.isdigit() and run_id.startswith("run-")
+    return len(moment) == _DIGITS and moment.isascii() and moment.isdigit() and is_run_id(run_id)
 
 
 _DIGITS = 16

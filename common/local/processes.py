@@ -8,7 +8,6 @@ also adopts their orphans (a subreaper), and a process without children has no d
 """
 
 import ctypes
-import hashlib
 import os
 import signal
 import subprocess
@@ -18,10 +17,12 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from psutil import Process
+import psutil
+from psutil import Process
+
+if sys.platform == "linux":
+    import resource
 
 COOKIE = "NEXTFLOW_CONTROLLER_RUN"
 
@@ -37,12 +38,29 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def join_run(run_id: str, supervisor: int) -> None:
-    """Make the calling process the run's head; for between fork and exec."""
-    _tag(run_id)
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != supervisor:  # it died before the line above
-        os._exit(128 + signal.SIGTERM)
+def start_head(
+    run_id: str, command: Sequence[str], environ: Mapping[str, str], directory: Path, inherited: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    """Start a run's head: marked, in a group of its own, and asked to end when this process dies."""
+    supervisor = os.getpid()
+
+    def join_run() -> None:
+        _tag(run_id)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != supervisor:  # it died before the line above
+            os._exit(128 + signal.SIGTERM)
+
+    return subprocess.Popen(
+        command,
+        env={**environ, COOKIE: run_id},
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=inherited,
+        process_group=0,
+        preexec_fn=join_run,  # noqa: PLW1509 (unsafe where there are threads; the supervisor has none)
+    )
 
 
 def start_apart(command: Sequence[str], environ: Mapping[str, str], directory: Path, errors: Path) -> None:
@@ -68,33 +86,36 @@ def start_apart(command: Sequence[str], environ: Mapping[str, str], directory: P
         os._exit(0)
 
 
-def marked(run_id: str) -> "set[Process]":
-    """All living processes that carry the run's marks."""
-    import psutil
+def go_background(directory: Path) -> None:
+    """Leave standard input and output to whoever else has them, and the directory this was started in."""
+    os.chdir(directory)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, sys.stdin.fileno())
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
+
+def marked(run_id: str) -> set[Process]:
+    """All living processes that carry the run's marks."""
     tag = _tag_of(run_id)
     return {process for process in psutil.process_iter() if _carries(process, run_id, tag) and _lives(process)}
 
 
-def family(run_id: str) -> "set[Process]":
+def family(run_id: str) -> set[Process]:
     """All living processes of the run, as its supervisor sees them: the marked ones and its own descendants."""
-    import psutil
-
     return marked(run_id) | {child for child in psutil.Process().children(recursive=True) if _lives(child)}
 
 
 class Ending:
     """Ends processes: each is asked once (SIGTERM), and forced (SIGKILL) after the grace."""
 
-    def __init__(self, find: "Callable[[], set[Process]]", grace_seconds: float) -> None:
+    def __init__(self, find: Callable[[], set[Process]], grace_seconds: float) -> None:
         self._find = find
         self._force_at = time.monotonic() + grace_seconds
         self._asked: set[Process] = set()
 
     def step(self) -> int:
         """Signal what is there now; how many that was. New ones may be born meanwhile: repeat until none is."""
-        import psutil
-
         force = time.monotonic() >= self._force_at
         found = self._find()
         for process in found if force else found - self._asked:
@@ -104,7 +125,7 @@ class Ending:
         return len(found)
 
 
-def end(find: "Callable[[], set[Process]]", grace_seconds: float, wait_seconds: float = float("inf")) -> int:
+def end(find: Callable[[], set[Process]], grace_seconds: float, wait_seconds: float = float("inf")) -> int:
     """End what `find` finds; how many are left after the wait, which is counted from the grace's end."""
     ending = Ending(find, grace_seconds)
     give_up_at = time.monotonic() + grace_seconds + wait_seconds
@@ -117,26 +138,23 @@ def end(find: "Callable[[], set[Process]]", grace_seconds: float, wait_seconds: 
 
 def _tag(run_id: str) -> None:
     if sys.platform == "linux":
-        import resource
-
         # Refused only where a lower limit was inherited; the variable is left then.
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_RTTIME, (_tag_of(run_id), _tag_of(run_id)))
 
 
 def _tag_of(run_id: str) -> int:
-    """A limit on the microseconds of real-time scheduling: more than 100,000 years, so it never bites."""
-    return 2**62 + int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:7], "big")
+    """A limit on the microseconds of real-time scheduling: more than 100,000 years, so it never bites.
+
+    The end of a run id is 35 random bits.
+    """
+    return 2**62 + int.from_bytes(run_id.encode()[-7:], "big")
 
 
-def _carries(process: "Process", run_id: str, tag: int) -> bool:
-    import psutil
-
+def _carries(process: Process, run_id: str, tag: int) -> bool:
     if process.pid == os.getpid():
         return False
     if sys.platform == "linux":
-        import resource
-
         with suppress(OSError):
             if resource.prlimit(process.pid, resource.RLIMIT_RTTIME)[0] == tag:
                 return True
@@ -146,9 +164,7 @@ def _carries(process: "Process", run_id: str, tag: int) -> bool:
         return False
 
 
-def _lives(process: "Process") -> bool:
-    import psutil
-
+def _lives(process: Process) -> bool:
     # A zombie is dead; where the init process reaps nobody it stays in the table for ever.
     with suppress(psutil.Error):
         return bool(process.status() != psutil.STATUS_ZOMBIE)

@@ -17,7 +17,7 @@ A critical section is a few reads and at most one synced write, so a mutex that 
 seconds means a holder that was stopped: that is `Unavailable`, never a hang. A lock that the kernel
 drops with its last holder cannot be left behind by any crash, which no pid file can promise.
 
-The supervisor loads this module, so it imports neither pydantic nor psutil: values are plain.
+The supervisor loads this module, so it does not import pydantic: values are plain.
 flock must work between processes: the directory belongs on a local file system.
 """
 
@@ -26,14 +26,15 @@ import json
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import Conflict, OutcomeUnknown, Unavailable
+
+LOST = "Its supervisor was lost; how it ended is not known."
 
 PATIENCE_SECONDS = 2.0
 _PAUSES = (0.001, 0.002, 0.005, 0.01)  # between tries for the mutex; the last one repeats
@@ -44,11 +45,12 @@ class End:
     """The last word on a run's head.
 
     Attributes:
+        finished_at: None where nobody saw it.
         clean: its writer saw that no process of the run was left.
     """
 
     condition: Literal["Complete", "Failed"]
-    finished_at: str
+    finished_at: str | None
     exit_code: int | None = None
     message: str | None = None
     clean: bool = False
@@ -105,6 +107,29 @@ class Lock:
         os.close(self.descriptor)
 
 
+class GrowingFile:
+    """Reads a file while it grows. It is opened for each read, so a reader that goes away leaves nothing open."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode: int | None = None
+        self._offset = 0
+
+    def read(self, size: int) -> bytes:
+        """What comes next, at most so many bytes; empty where there is nothing (yet, or any more)."""
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                inode = os.fstat(file.fileno()).st_ino
+                if self._inode not in (None, inode):
+                    return b""  # another one, of the same name
+                data = os.pread(file.fileno(), size, self._offset)
+        except FileNotFoundError:
+            return b""
+        self._inode = inode
+        self._offset += len(data)
+        return data
+
+
 class Files:
     """What can be read and written while the mutex is held. Get one from `State.held`."""
 
@@ -157,7 +182,7 @@ class Files:
     def discard(self, run_id: str) -> None:
         """Take the run's directory away; `State.empty_trash` deletes it."""
         self._state.trash.mkdir(exist_ok=True)
-        self._state.run(run_id).rename(self._state.trash / f"{run_id}.{uuid.uuid4()}")
+        self._state.run(run_id).rename(self._state.trash / f"{run_id}.{time.time_ns()}")
         _sync(self._state.runs)
 
     def run_ids(self) -> list[str]:
@@ -239,6 +264,40 @@ class State:
             time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
             tries += 1
         return mutex
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a launcher asks of a supervisor.
+
+    Attributes:
+        uid, version: of the inert Job that the launcher read.
+        command, environ: of the head.
+        files: written to the run's directory before the head starts.
+        notes: lines for the log, before the head's own.
+        recorder, recorder_environ, recorder_directory: of the process beside the head; no command, no process.
+    """
+
+    state_dir: str
+    run_id: str
+    uid: str
+    version: str
+    command: list[str]
+    environ: dict[str, str]
+    grace_seconds: float
+    files: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    recorder: list[str] = field(default_factory=list)
+    recorder_environ: dict[str, str] = field(default_factory=dict)
+    recorder_directory: str = "."
+
+    @property
+    def state(self) -> State:
+        return State(Path(self.state_dir))
+
+    @property
+    def directory(self) -> Path:
+        return self.state.run(self.run_id)
 
 
 def check_unchanged(job: JobFile | None, uid: str, version: str | int) -> JobFile:

@@ -14,8 +14,8 @@ run and writes that down. If both are killed, the kernel asks Nextflow to end an
 and readers tell "lost" from a Job that is launched, has no end, and is not alive.
 
 Files in the run's directory: `log` (the format of `common.cri`), those of the orders,
-`supervisor.err` and `recorder.err`. Only the standard library and pure modules are imported here,
-psutil when there is something to end: this process stays as long as the run, and its start is waited for.
+`supervisor.err` and `recorder.err`. This process stays as long as its run, and its start is waited for:
+it imports little, and all of it at the start, for the installation may be replaced meanwhile.
 """
 
 import json
@@ -27,18 +27,19 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO, Literal
+
+from psutil import Process
 
 from common import cri
-from common.errors import Conflict, Unavailable
+from common.errors import Conflict, OutcomeUnknown, Unavailable
 from common.local import processes
-from common.local.state import End, Files, JobFile, Lock, State, check_unchanged
+from common.local.state import LOST, PATIENCE_SECONDS, End, JobFile, Lock, Orders, check_unchanged
 
-LOST = "Its supervisor was lost; how it ended is not known."
+_LOG_CUT = "The end of its log could not be written."
 
 _TURN_SECONDS = 0.1  # the longest time until a cancel mark or an exit is noticed
 _ENDING_TURN_SECONDS = 0.02
@@ -46,40 +47,7 @@ _READ_BYTES = 64 * 1024  # what a pipe holds
 _LEFT_BEHIND_GRACE_SECONDS = 2.0  # for processes that outlive the head, from SIGTERM to SIGKILL
 _DRAIN_SECONDS = 2.0  # for a pipe that somebody outside the run keeps open
 _RETRY_SECONDS = 0.5  # while the state directory cannot be written
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What a launcher asks for.
-
-    Attributes:
-        uid, version: of the inert Job that the launcher read.
-        command, environ: of the head.
-        files: written to the run's directory before the head starts.
-        notes: lines for the log, before the head's own.
-        recorder, recorder_environ, recorder_directory: of the process beside the head; no command, no process.
-    """
-
-    state_dir: str
-    run_id: str
-    uid: str
-    version: str
-    command: list[str]
-    environ: dict[str, str]
-    grace_seconds: float
-    files: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    recorder: list[str] = field(default_factory=list)
-    recorder_environ: dict[str, str] = field(default_factory=dict)
-    recorder_directory: str = "."
-
-    @property
-    def state(self) -> State:
-        return State(Path(self.state_dir))
-
-    @property
-    def directory(self) -> Path:
-        return self.state.run(self.run_id)
+_LOOK_SECONDS = 0.05  # for the mutex, while output is waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +71,13 @@ class Log:
     """The run's log: bytes of two pipes in, whole lines out, each with a time of its own.
 
     What cannot be written (a full disk) is kept and tried again; meanwhile `blocked` says not to
-    bring more, so the pipes fill up and the run waits for the disk. No line is lost.
+    bring more, so the pipes fill up and the run waits for the disk: no line is lost.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("ab", buffering=0)
+        self._file = path.open("ab", buffering=0)
         self._last_ns = 0
-        self._open_line: dict[str, bytes] = {}
+        self._open_lines: dict[str, bytes] = {}
         self._unwritten = b""
 
     @property
@@ -117,36 +85,37 @@ class Log:
         return bool(self._unwritten)
 
     def take(self, stream: str, data: bytes) -> None:
-        """Take in output as it came; a line is written once it is whole, or longer than a piece."""
-        *lines, rest = (self._open_line.get(stream, b"") + data).split(b"\n")
+        """Take in output as it came; a line is passed on once it is whole, or longer than a piece."""
+        *lines, rest = (self._open_lines.get(stream, b"") + data).split(b"\n")
         self._unwritten += b"".join([cri.record(self._now(), stream, line) for line in lines])
-        if len(rest) > cri.PIECE_BYTES:
-            whole = len(rest) - len(rest) % cri.PIECE_BYTES
+        whole = len(rest) - len(rest) % cri.PIECE_BYTES
+        if whole:
             self._unwritten += cri.record(self._now(), stream, rest[:whole], ended=False)
-            rest = rest[whole:]
-        self._open_line[stream] = rest
+        self._open_lines[stream] = rest[whole:]
 
     def end(self, stream: str) -> None:
         """The stream has ended, perhaps without a last newline."""
-        rest = self._open_line.pop(stream, b"")
+        rest = self._open_lines.pop(stream, b"")
         if rest:
             self._unwritten += cri.record(self._now(), stream, rest, ended=False)
 
     def flush(self) -> None:
         """Write what is there with one call, so that a crash tears one record at most."""
-        # What a full disk took of a record is there: the rest of it comes right behind.
+        # A disk that fills up may take half a record; what is kept goes on exactly there.
         with suppress(OSError):
             while self._unwritten:
                 self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
-    def close(self) -> None:
-        """Make the log final."""
-        for stream in list(self._open_line):
+    def finish(self) -> bool:
+        """Bring all that was taken in to the disk; whether that is done."""
+        for stream in tuple(self._open_lines):
             self.end(stream)
         self.flush()
-        with suppress(OSError):
+        try:
             os.fsync(self._file.fileno())
-        self._file.close()
+        except OSError:
+            return False
+        return not self.blocked
 
     def _now(self) -> int:
         # Never twice the same and never back, whatever the clock does: ids are made of it.
@@ -155,7 +124,7 @@ class Log:
 
 
 class Supervisor:
-    """The head of one run, its output, and everything it starts."""
+    """The head of one run, its output, and everything that it starts."""
 
     def __init__(self, orders: Orders, locks: Locks) -> None:
         self._orders = orders
@@ -163,89 +132,263 @@ class Supervisor:
         self._log = Log(orders.directory / "log")
         self._pipes = selectors.DefaultSelector()
         self._head: subprocess.Popen[bytes] | None = None
-        self._exit_code: int | None = None  # of the head, as waitpid tells it
+        self._started_at: str | None = None
+        self._start_is_written = False
+        self._looked_at: tuple[int, ...] | None = None  # which job.json
+        self._told_to_end = False  # by a signal to this process
+        self._force_at: float | None = None  # when a head that was asked to end is killed
+        self._exited: tuple[int, str] | None = None  # the head's exit code as waitpid tells it, and when
         self._childless = False
-        self._asked_to_end = False  # by a signal to this process
-        self._kill_head: processes.Ending | None = None
-        self._end_rest: processes.Ending | None = None
-        self._seen: tuple[int, int] | None = None  # which job.json was looked at
+        self._ending: processes.Ending | None = None  # of what the head has left behind
 
     def run(self) -> None:
         """Start the head, and stay until it has ended and nothing of it is left."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._ask_to_end)
+            signal.signal(number, self._tell_to_end)
         for note in self._orders.notes:
             self._log.take("stderr", note.encode() + b"\n")
         try:
             self._start()
         except (OSError, subprocess.SubprocessError) as error:
-            return self._finish("Failed", None, f"Nextflow could not be started: {error}.")
+            self._finish(End("Failed", _now(), message=f"Nextflow could not be started: {error}", clean=True))
+            return
         while not self._over():
             self._turn()
         self._drain()
-        self._finish(*_outcome(self._exit_code))
-
-    # The head.
+        self._finish(self._end())
 
     def _start(self) -> None:
         orders = self._orders
         for name, content in orders.files.items():
             (orders.directory / name).write_text(content, "utf-8")
         orders.state.launch.mkdir(exist_ok=True)
-        supervisor = os.getpid()
-        self._head = subprocess.Popen(
-            orders.command,
-            env=orders.environ | {processes.COOKIE: orders.run_id},
-            cwd=orders.state.launch,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=self._locks.of_head,
-            process_group=0,
-            preexec_fn=lambda: processes.join_run(orders.run_id, supervisor),  # noqa: PLW1509 (there are no threads)
+        self._head = processes.start_head(
+            orders.run_id, orders.command, orders.environ, orders.state.launch, self._locks.of_head
         )
-        for stream in ("stdout", "stderr"):
-            self._pipes.register(getattr(self._head, stream), selectors.EVENT_READ, stream)
-        started_at = _now()
-        _write_surely(orders, lambda job: replace(job, started_at=started_at))
+        self._started_at = _now()
+        for stream, pipe in (("stdout", self._head.stdout), ("stderr", self._head.stderr)):
+            self._pipes.register(pipe, selectors.EVENT_READ, stream)  # type: ignore[arg-type] # both are pipes
 
     def _turn(self) -> None:
         """Bring output to the log, and heed whatever else has happened."""
-        ending = self._exit_code is not None or self._asked_to_end
-        self._read(_ENDING_TURN_SECONDS if ending else _TURN_SECONDS)
+        self._read(_TURN_SECONDS if self._exited is None else _ENDING_TURN_SECONDS)
         self._reap()
-        if self._exit_code is None:
+        self._write_start()
+        if self._exited is None:
             self._heed_mark()
         else:
             self._end_what_is_left()
 
-    def _over(self) -> bool:
-        return self._end_rest is not None and self._childless and not processes.marked(self._orders.run_id)
+    def _read(self, seconds: float) -> None:
+        """Bring to the log what is in the pipes, waiting for it so long."""
+        if self._log.blocked or not self._pipes.get_map():
+            time.sleep(seconds)
+        else:
+            for key, _ in self._pipes.select(seconds):
+                data = os.read(key.fd, _READ_BYTES)
+                if data:
+                    self._log.take(key.data, data)
+                else:
+                    self._log.end(key.data)
+                    self._pipes.unregister(key.fileobj)
+        self._log.flush()
 
     def _reap(self) -> None:
+        """Collect the children that have ended, orphans of the head among them."""
         with suppress(ChildProcessError):
-            self._childless = False
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     return
                 if self._head is not None and pid == self._head.pid:
-                    # Popen must not wait for it: it is gone.
-                    self._exit_code = self._head.returncode = os.waitstatus_to_exitcode(status)
+                    # Popen is told, or it would wait for a process that is gone.
+                    self._head.returncode = os.waitstatus_to_exitcode(status)
+                    self._exited = self._head.returncode, _now()
         self._childless = True
 
+    def _write_start(self) -> None:
+        """Write down, once, when the head was started; where that has to wait, the next turn tries again."""
+        if not self._start_is_written:
+            with suppress(Unavailable):
+                _change(self._orders, lambda job: replace(job, started_at=self._started_at), _LOOK_SECONDS)
+                self._start_is_written = True
+
     def _heed_mark(self) -> None:
-        """Ask the head to end if that is wanted; force it, with all it has started, after the grace."""
-        if self._kill_head is not None:
-            self._kill_head.step()
-        elif self._is_unwanted():
-            self._head_signal()
-            grace = self._orders.grace_seconds
-            self._kill_head = processes.Ending(self._family_after(grace), grace)
+        """Ask the head to end if that is wanted; after the grace force it, with all that it has started."""
+        if self._head is not None and self._force_at is None and self._is_unwanted():
+            os.kill(self._head.pid, signal.SIGTERM)
+            self._force_at = time.monotonic() + self._orders.grace_seconds
+        if self._force_at is not None and time.monotonic() >= self._force_at:
+            processes.Ending(self._family, grace_seconds=0).step()
+
+    def _is_unwanted(self) -> bool:
+        """Whether the Job carries a cancel mark, or is gone. It is read only where its file has changed."""
+        try:
+            current = _stamp(self._orders.directory / "job.json")
+            if current != self._looked_at:
+                with self._orders.state.held(_LOOK_SECONDS) as files:
+                    job = files.job(self._orders.run_id)
+                self._looked_at = current
+                self._told_to_end |= job is None or job.uid != self._orders.uid or job.mark is not None
+        except (OSError, Unavailable):
+            pass  # the next turn looks again
+        return self._told_to_end
 
     def _end_what_is_left(self) -> None:
-        if self._end_rest is None:
-            self._end_rest = processes.Ending(
-                lambda: processes.family(self._orders.run_id), _LEFT_BEHIND_GRACE_SECONDS
-            )
-        self._end_rest.step()
+        if self._ending is None:
+            grace = _LEFT_BEHIND_GRACE_SECONDS
+            if self._force_at is not None:  # the grace of a cancel is for all of it
+                grace = min(grace, max(0.0, self._force_at - time.monotonic()))
+            self._ending = processes.Ending(self._family, grace)
+        self._ending.step()
+
+    def _over(self) -> bool:
+        """Whether the head and all that it has started are gone."""
+        # Orphans become children of this process, so without children it has no descendants.
+        return self._exited is not None and self._childless and not self._family()
+
+    def _family(self) -> set[Process]:
+        return processes.family(self._orders.run_id)
+
+    def _drain(self) -> None:
+        """Read what the gone processes left in the pipes."""
+        give_up_at = time.monotonic() + _DRAIN_SECONDS
+        while (self._pipes.get_map() or self._log.blocked) and time.monotonic() < give_up_at:
+            self._read(_ENDING_TURN_SECONDS)
+
+    def _end(self) -> End:
+        code, at = self._exited or (1, _now())
+        if code == 0:
+            return End("Complete", at, exit_code=0, clean=True)
+        if code > 0:
+            return End("Failed", at, exit_code=code, message=f"Nextflow exited with {code}.", clean=True)
+        # As shells and container runtimes tell it.
+        message = f"Nextflow was killed by {signal.Signals(-code).name}."
+        return End("Failed", at, exit_code=128 - code, message=message, clean=True)
+
+    def _finish(self, end: End) -> None:
+        """Make the log final, then write the end; with a full disk, as soon as it is not."""
+        while True:
+            told = end if self._log.finish() else replace(end, message=_LOG_CUT)
+            if _write_end(self._orders, self._locks, told, self._started_at):
+                return
+            time.sleep(_RETRY_SECONDS)
+
+    def _tell_to_end(self, _number: int, _frame: FrameType | None) -> None:
+        self._told_to_end = True
+
+
+def main() -> None:
+    """Launch as the orders on standard input say, answer, and stay with the run in a process nobody waits for."""
+    orders = Orders(**json.load(sys.stdin))
+    if os.fork():
+        os._exit(0)
+    try:
+        locks, version = _admit(orders)
+    except OutcomeUnknown:
+        raise  # no answer: the launcher reads again
+    except Conflict as error:
+        return _answer(f"refused {error}")
+    except Unavailable as error:
+        return _answer(f"unavailable {error}")
+    _answer(f"launched {version}")
+    processes.go_background(orders.directory)
+    if orders.recorder:
+        processes.start_apart(
+            orders.recorder, orders.recorder_environ, Path(orders.recorder_directory), orders.directory / "recorder.err"
+        )
+    _guard(orders, locks)
+
+
+def _admit(orders: Orders) -> tuple[Locks, int]:
+    """Take the run's locks and mark its Job launched, if nothing speaks against it.
+
+    Raises:
+        Conflict: something does.
+    """
+    with orders.state.held() as files:
+        job = check_unchanged(files.job(orders.run_id), orders.uid, orders.version)
+        if not job.inert:
+            raise Conflict("The Job is launched or sealed already.")
+        lease = files.lease()
+        if (lease.run_id, lease.uid) != (orders.run_id, orders.uid):
+            raise Conflict("The Lease does not name this Job.")
+        locks = Locks(
+            slot=_lock(orders.state.slot),
+            alive=_lock(orders.directory / "alive.lock"),
+            supervised=_lock(orders.directory / "supervised.lock"),
+        )
+        return locks, files.write_job(orders.run_id, replace(job, launched=True)).version
+
+
+def _lock(path: Path) -> Lock:
+    lock = Lock.take(path)
+    if lock is None:
+        raise Conflict("Processes of an earlier run are still there.")
+    return lock
+
+
+def _guard(orders: Orders, locks: Locks) -> None:
+    """Have the run supervised, and end it if its supervisor does not."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # not ignored: that would be inherited through exec
+    processes.adopt_orphans()
+    inner = os.fork()
+    if not inner:
+        os.setsid()
+        processes.adopt_orphans()
+        Supervisor(orders, locks).run()
+        return
+    _, status = os.waitpid(inner, 0)
+    if status:
+        processes.end(lambda: processes.family(orders.run_id), orders.grace_seconds)
+        while not _write_end(orders, locks, End("Failed", _now(), message=LOST, clean=True)):
+            time.sleep(_RETRY_SECONDS)
+
+
+def _write_end(orders: Orders, locks: Locks, end: End, started_at: str | None = None) -> bool:
+    """Write the Job's end, unless it has one, and let go of the locks, as one change; whether it is done."""
+
+    def change(job: JobFile) -> JobFile:
+        return job if job.end else replace(job, end=end, started_at=started_at or job.started_at)
+
+    with suppress(Unavailable):
+        _change(orders, change, PATIENCE_SECONDS, locks)
+        return True
+    return False
+
+
+def _change(
+    orders: Orders, change: Callable[[JobFile], JobFile], patience_seconds: float, free: Locks | None = None
+) -> None:
+    """Change the Job, if it is still there, and then free the locks."""
+    with orders.state.held(patience_seconds) as files:
+        job = files.job(orders.run_id)
+        if job is not None and job.uid == orders.uid:
+            changed = change(job)
+            if changed is not job:
+                files.write_job(orders.run_id, changed)
+        if free is not None:
+            free.release()
+
+
+def _answer(line: str) -> None:
+    with suppress(BrokenPipeError):  # the launcher is gone; what was done is done
+        os.write(sys.stdout.fileno(), f"{line}\n".encode())
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes whenever the file is replaced; empty where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return ()
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+if __name__ == "__main__":
+    main()

@@ -4,20 +4,23 @@
 --   fresh  verified within the freshness bound: run id ('' for none) and its record
 --   look   nobody knows: the caller is to look at the cluster; others wait for it until the look bound
 --   wait   somebody is looking or launching
--- Redis' own clock is the only one: nothing compares the clocks of two machines.
+-- Redis' own clock is the only one. A time that lies ahead of it is of another server's clock (a fail-over) and
+-- means nothing. A version is at least the time it was made at: one from before a flush or a fail-over to a stale
+-- replica never comes back, so whoever still holds it cannot settle with it.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local slot = redis.call('HMGET', KEYS[1], 'version', 'run', 'seen', 'look')
-local version, run = tonumber(slot[1] or 0), slot[2] or ''
+local version, run = tonumber(slot[1] or now), slot[2] or ''
 local seen, look = tonumber(slot[3] or 0), tonumber(slot[4] or 0)
 local wants, fresh = ARGV[1], tonumber(ARGV[2])
+local looking = look > now and look <= now + ARGV[3]
 
-if run == '' and wants ~= '' and look <= now then
-  version = version + 1
+if run == '' and wants ~= '' and not looking then
+  version = math.max(version + 1, now)
   redis.call('HSET', KEYS[1], 'version', version, 'run', wants, 'seen', 0, 'look', now + ARGV[3])
   return {'look', version, now, '', ''}
 end
-if seen > 0 and now - seen < fresh and (wants == '' or run ~= '') then
+if seen > 0 and seen <= now and now - seen < fresh and (wants == '' or run ~= '') then
   if run == '' then
     return {'fresh', version, now, '', ''}
   end
@@ -26,8 +29,8 @@ if seen > 0 and now - seen < fresh and (wants == '' or run ~= '') then
     return {'fresh', version, now, run, info}
   end
 end
-if look > now then
+if looking then
   return {'wait', version, now, run, ''}
 end
-redis.call('HSET', KEYS[1], 'look', now + ARGV[3])
+redis.call('HSET', KEYS[1], 'version', version, 'look', now + ARGV[3])
 return {'look', version, now, run, ''}

@@ -4,5 +4,7 @@
 if tonumber(redis.call('HGET', KEYS[1], 'version') or 0) ~= tonumber(ARGV[1]) then
   return 0
 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1] + 1, 'run', ARGV[3], 'seen', ARGV[2], 'look', 0)
+local time = redis.call('TIME')
+local version = math.max(ARGV[1] + 1, time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('HSET', KEYS[1], 'version', version, 'run', ARGV[3], 'seen', ARGV[2], 'look', 0)
 return 1

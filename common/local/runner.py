@@ -1,0 +1,426 @@
+"""LocalRunner: runs as processes and files of one machine.
+
+The state directory is the cluster (see `common.local.state`), a supervisor the kubelet (see
+`common.local.supervisor`). This object holds nothing but paths: any number of them, in any number
+of processes, may be at work in one directory, be killed, and be made again.
+
+One thread makes all changes of this object, in order, so that its callers do not compete for the
+mutex; whoever has waited for longer than a stopped holder is worth is told so.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from common import nextflow
+from common.cri import Joiner, RawLine
+from common.errors import Conflict, Invalid, OutcomeUnknown, Unavailable
+from common.events import ZERO, Line, number
+from common.jobs import Holder, Job, Lease
+from common.local.state import (
+    LOST,
+    PATIENCE_SECONDS,
+    End,
+    Files,
+    GrowingFile,
+    JobFile,
+    LeaseFile,
+    Orders,
+    State,
+    check_unchanged,
+)
+from common.models import CancelMark, Progress, RunRecord
+from common.names import is_run_id
+from common.settings import Settings
+
+_T = TypeVar("_T")
+
+_LAUNCH_SECONDS = 15.0  # for a supervisor's answer: much more than it takes on a machine that is overloaded
+_SWEEP_GRACE_SECONDS = 2.0
+_SWEEP_WAIT_SECONDS = 2.0  # after SIGKILL
+_CHUNK_BYTES = 256 * 1024
+_BATCH_LINES = 500
+_PAUSES = (0.02, 0.03, 0.05, 0.1)  # between looks at a log with nothing new; the last one repeats
+_TICK_SECONDS = 0.5
+_AT_ONCE = 100  # Jobs that are looked at in one critical section
+_ROOT = Path(__file__).resolve().parents[2]  # where `common` is found, installed or not
+
+
+class LocalRunner:
+    """A `common.runner.Runner` on this machine.
+
+    Args:
+        nextflow: the executable; None: runs can be read but not started.
+        environ: what Nextflow may see of it is decided by `common.nextflow.environment`.
+        recorder: command of the process beside each run; run id and directory are added to it. Empty: none.
+        recorder_environ: all that it sees.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        nextflow: Path | None,
+        environ: Mapping[str, str],
+        *,
+        pipelines_dir: Path = Path("."),
+        grace_seconds: float = 20.0,
+        recorder: Sequence[str] = (),
+        recorder_environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._state = State(state_dir.absolute())
+        self._nextflow = nextflow
+        self._environ = dict(environ)
+        self._pipelines_dir = pipelines_dir.absolute()
+        self._grace_seconds = grace_seconds
+        self._recorder = list(recorder)
+        self._recorder_environ = dict(recorder_environ or {})
+        self._changes = ThreadPoolExecutor(1, thread_name_prefix="local-runner")
+
+    @classmethod
+    def open(cls, settings: Settings, environ: Mapping[str, str]) -> "LocalRunner":
+        """The runner that settings and environment ask for, with a recorder beside each run."""
+        found = shutil.which(str(settings.nextflow or "nextflow"), path=environ.get("PATH"))
+        return cls(
+            settings.state_dir,
+            Path(found).absolute() if found else None,
+            environ,
+            pipelines_dir=settings.pipelines_dir,
+            grace_seconds=settings.cancel_grace_seconds,
+            recorder=(sys.executable, "-m", "common.recorder"),
+            recorder_environ={**environ, "STATE_DIR": str(settings.state_dir.absolute())},
+        )
+
+    async def check(self) -> None:
+        await self._do(lambda _: None)
+        if not os.access(self._state.root, os.W_OK):
+            raise Unavailable("runner", "The state directory cannot be written.")
+        self._executable()
+
+    async def close(self) -> None:
+        self._changes.shutdown(wait=False)
+
+    # The fence.
+
+    async def lease(self) -> Lease:
+        return _as_lease(await self._do(Files.lease))
+
+    async def write_lease(self, read: Lease, holder: Holder | None) -> Lease:
+        def change(files: Files) -> LeaseFile:
+            current = files.lease()
+            if str(current.version) != read.version:
+                raise Conflict("The Lease has changed since it was read.")
+            run_id, uid = (holder.run_id, holder.uid) if holder else (None, None)
+            return files.write_lease(replace(current, run_id=run_id, uid=uid))
+
+        return _as_lease(await self._do(change))
+
+    # Jobs.
+
+    async def create(self, record: RunRecord) -> Job:
+        nextflow.source(record.request.pipeline, self._pipelines_dir)  # refused now rather than at its launch
+        job = JobFile(str(uuid.uuid4()), record.model_dump(mode="json"))
+
+        def change(files: Files) -> JobFile:
+            if files.job(record.run_id) is not None:
+                raise Conflict("There is a Job of this name.")
+            return files.create_job(record.run_id, job)
+
+        return _as_job(await self._do(change), record)
+
+    async def job(self, run_id: str) -> Job | None:
+        found = await self._do(lambda files: _look(files, run_id))
+        job = _readable(found)
+        if job is None or found is None or found.end is None or found.end.clean:
+            return job  # a clean end was written when nothing was left
+        return replace(job, remains=await asyncio.to_thread(_count, run_id))
+
+    async def jobs(self) -> Sequence[Job]:
+        run_ids = await self._do(Files.run_ids)
+        found: list[JobFile | None] = []
+        for start in range(0, len(run_ids), _AT_ONCE):
+            portion = run_ids[start : start + _AT_ONCE]
+            found += await self._do(partial(_look_at_all, run_ids=portion))
+        return [job for file in found if (job := _readable(file)) is not None]
+
+    async def launch(self, read: Job) -> Job:
+        await self._do(lambda files: _unchanged(files, read))  # spares a process where this tells already
+        try:
+            orders = await asyncio.to_thread(self._orders, read)
+        except Invalid as error:  # the directory of pipelines is not what it was
+            await self.seal(read, None, str(error))
+            raise Conflict(str(error)) from error
+        verb, _, rest = (await asyncio.to_thread(_start_supervisor, orders)).partition(" ")
+        match verb:
+            case "launched":
+                return replace(read, launched=True, version=rest)
+            case "refused":
+                raise Conflict(rest)
+            case "unavailable":
+                raise Unavailable("runner", rest)
+        # It died without an answer, so what it has done is done and can be read.
+        try:
+            await self._do(lambda files: _unchanged(files, read))
+        except Conflict:
+            raise OutcomeUnknown("runner", "The supervisor was lost in the launch.", run_id=read.run_id) from None
+        raise Unavailable("runner", "The run's supervisor could not start; its supervisor.err says why.")
+
+    async def seal(self, read: Job, mark: CancelMark | None, reason: str | None = None) -> Job:
+        def change(files: Files) -> JobFile:
+            current = _unchanged(files, read)
+            if not current.inert:
+                raise Conflict("The Job is not inert.")
+            return files.write_job(
+                read.run_id, replace(current, sealed=True, mark=mark and mark.model_dump(mode="json"), message=reason)
+            )
+
+        return _as_job(await self._do(change), read.record)
+
+    async def stop(self, read: Job, mark: CancelMark) -> Job:
+        def change(files: Files) -> tuple[JobFile, bool]:
+            current = _unchanged(files, read)
+            if not current.launched or current.end is not None:
+                raise Conflict("The Job does not run.")
+            stopping = files.write_job(read.run_id, replace(current, mark=mark.model_dump(mode="json")))
+            return stopping, files.supervised(read.run_id)
+
+        stopping, supervised = await self._do(change)
+        if not supervised:  # a head whose supervisor is dead has been asked already, and nobody would force it
+            await asyncio.to_thread(_end, read.run_id, 0)
+        return _as_job(stopping, read.record)
+
+    async def delete(self, read: Job) -> None:
+        def change(files: Files) -> None:
+            current = _look(files, read.run_id)
+            if current is None or current.uid != read.uid:
+                return
+            check_unchanged(current, read.uid, read.version)
+            if current.launched and current.end is None:
+                raise Conflict("The Job runs.")
+            files.discard(read.run_id)
+
+        if read.launched and await self.sweep(read.run_id):
+            raise Unavailable("runner", "Processes of the run cannot be ended.")
+        await self._do(change)
+        await asyncio.to_thread(self._state.empty_trash)
+
+    async def sweep(self, run_id: str) -> int:
+        found = await self._do(lambda files: _look(files, run_id))
+        if found is not None and found.launched and found.end is None:
+            raise Conflict("The Job runs.")
+        return await asyncio.to_thread(_end, run_id, _SWEEP_GRACE_SECONDS)
+
+    # What a run says.
+
+    async def lines(self, run_id: str, attempt: int) -> AsyncIterator[Sequence[Line]]:
+        if attempt != 1 or not is_run_id(run_id):
+            return
+        log = _Log(self._state.run(run_id) / "log")
+        told_at, quiet, uid, final = time.monotonic(), 0, None, False
+        while True:
+            fresh = await asyncio.to_thread(log.read)
+            for start in range(0, len(fresh), _BATCH_LINES):
+                yield fresh[start : start + _BATCH_LINES]
+                told_at = time.monotonic()
+            if log.grew:
+                quiet = 0
+                continue
+            if final:
+                break
+            # Looked up before the read that finds nothing more: nothing written in between is lost.
+            found = await self._do(lambda files: _look(files, run_id))
+            final = found is None or uid not in (None, found.uid) or found.sealed or found.end is not None
+            uid = found.uid if found else uid
+            if not final:
+                if time.monotonic() - told_at >= _TICK_SECONDS:
+                    yield ()
+                    told_at = time.monotonic()
+                await asyncio.sleep(_PAUSES[min(quiet, len(_PAUSES) - 1)])
+                quiet += 1
+        if rest := log.rest():
+            yield rest
+
+    async def progress(self, run_id: str) -> Progress | None:
+        if not is_run_id(run_id):
+            return None
+        try:
+            raw = await asyncio.to_thread((self._state.run(run_id) / "progress.json").read_bytes)
+            return Progress.model_validate_json(raw)
+        except (OSError, ValidationError):
+            return None
+
+    # How it is done.
+
+    async def _do(self, action: Callable[[Files], _T]) -> _T:
+        """Do something with the files of the state directory, which nobody else touches meanwhile."""
+        deadline = time.monotonic() + PATIENCE_SECONDS  # from now on, not from when the thread is free
+
+        def transaction() -> _T:
+            with self._state.held(deadline - time.monotonic()) as files:
+                return action(files)
+
+        return await asyncio.get_running_loop().run_in_executor(self._changes, transaction)
+
+    def _executable(self) -> Path:
+        if self._nextflow is None or not os.access(self._nextflow, os.X_OK):
+            raise Unavailable("runner", "There is no nextflow executable; NEXTFLOW or PATH has to name one.")
+        return self._nextflow
+
+    def _orders(self, job: Job) -> Orders:
+        """What the supervisor of this Job is asked to do."""
+        record, directory = job.record, self._state.run(job.run_id)
+        history = nextflow.History.read(self._state.launch)
+        place = nextflow.Place(
+            pipeline=nextflow.source(record.request.pipeline, self._pipelines_dir),
+            params=directory / "params.json",
+            config=directory / "nextflow.config",
+            log=directory / "nextflow.log",
+            trace=directory / "trace.txt",
+            work=self._state.work / (record.request.workdir or ""),
+        )
+        return Orders(
+            state_dir=str(self._state.root),
+            run_id=job.run_id,
+            uid=job.uid,
+            version=job.version,
+            command=nextflow.command(self._executable(), record, place, history),
+            environ=nextflow.environment(self._environ, record, history),
+            grace_seconds=self._grace_seconds,
+            files={place.params.name: nextflow.params_file(record), place.config.name: nextflow.config()},
+            notes=nextflow.notes(record, history),
+            recorder=[*self._recorder, job.run_id, str(directory)] if self._recorder else [],
+            recorder_environ=self._recorder_environ,
+            recorder_directory=str(_ROOT),
+        )
+
+
+class _Log:
+    """A run's log, read line by line while it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = GrowingFile(path)
+        self._joiner = Joiner()
+        self._last = ZERO
+        self.grew = False  # whether the last read found anything, whole lines or not
+
+    def read(self) -> list[Line]:
+        """The lines that are whole with the next chunk of the file."""
+        chunk = self._file.read(_CHUNK_BYTES)
+        self.grew = bool(chunk)
+        return self._number(self._joiner.feed(chunk))
+
+    def rest(self) -> list[Line]:
+        """The lines that never got their newline, once nothing more will come."""
+        return self._number(self._joiner.close())
+
+    def _number(self, lines: Iterable[RawLine]) -> list[Line]:
+        numbered = list(number(lines, self._last))
+        if numbered:
+            self._last = numbered[-1].id
+        return numbered
+
+
+def _start_supervisor(orders: Orders) -> str:
+    """Have a supervisor started; its answer, empty if it died without one.
+
+    Raises:
+        Conflict: the Job's directory is gone.
+        OutcomeUnknown: it does not answer.
+        Unavailable: it could not be started.
+    """
+    try:
+        with (orders.directory / "supervisor.err").open("ab") as errors:
+            return subprocess.run(
+                (sys.executable, "-m", "common.local.supervisor"),
+                input=json.dumps(asdict(orders)),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=_ROOT,
+                start_new_session=True,
+                timeout=_LAUNCH_SECONDS,
+                check=False,
+                text=True,
+            ).stdout.strip()
+    except subprocess.TimeoutExpired:
+        raise OutcomeUnknown("runner", "The run's supervisor does not answer.", run_id=orders.run_id) from None
+    except FileNotFoundError as error:
+        raise Conflict("The Job is gone.") from error
+    except OSError as error:
+        raise Unavailable("runner", f"No supervisor can be started: {error.strerror}.") from error
+
+
+def _look(files: Files, run_id: str) -> JobFile | None:
+    """The run's Job, with the end of one that is launched, has none, and is not alive."""
+    found = files.job(run_id) if is_run_id(run_id) else None
+    if found is not None and found.launched and found.end is None and not files.alive(run_id):
+        return replace(found, end=End("Failed", None, message=LOST))
+    return found
+
+
+def _look_at_all(files: Files, run_ids: Sequence[str]) -> list[JobFile | None]:
+    return [_look(files, run_id) for run_id in run_ids]
+
+
+def _unchanged(files: Files, read: Job) -> JobFile:
+    return check_unchanged(_look(files, read.run_id), read.uid, read.version)
+
+
+def _count(run_id: str) -> int:
+    from common.local import processes  # psutil: of no use to those who only look at what runs
+
+    return len(processes.marked(run_id))
+
+
+def _end(run_id: str, grace_seconds: float) -> int:
+    from common.local import processes
+
+    return processes.end(lambda: processes.marked(run_id), grace_seconds, _SWEEP_WAIT_SECONDS)
+
+
+def _as_lease(file: LeaseFile) -> Lease:
+    named = Holder(file.run_id, file.uid) if file.run_id is not None and file.uid is not None else None
+    return Lease(str(file.version), named)
+
+
+def _readable(file: JobFile | None) -> Job | None:
+    """The Job; None if its record was written by another version of this program, in a form it has no more."""
+    if file is None:
+        return None
+    try:
+        return _as_job(file, RunRecord.model_validate(file.record))
+    except ValidationError:
+        return None
+
+
+def _as_job(file: JobFile, record: RunRecord) -> Job:
+    end = file.end
+    return Job(
+        record=record,
+        uid=file.uid,
+        version=str(file.version),
+        launched=file.launched,
+        sealed=file.sealed,
+        mark=CancelMark.model_validate(file.mark) if file.mark else None,
+        condition=end.condition if end else None,
+        started_at=_time(file.started_at),
+        finished_at=_time(end.finished_at) if end else None,
+        exit_code=end.exit_code if end else None,
+        message=end.message if end else file.message,
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

