@@ -17,10 +17,10 @@ setup: .venv/.locked ## Make .venv with the locked dependencies
 toolchain: setup ## Find Nextflow and a Java for it, or install them into .toolchain
 	@$(BIN)/python -m common.local.toolchain
 
-run: setup ## Serve all functions on 127.0.0.1 (PORT=8000, STATE_DIR=.state)
+run: toolchain ## Serve all functions on 127.0.0.1 (PORT=8000, STATE_DIR=.state)
 	$(BIN)/python -m functions.server
 
-demo: setup ## Run examples/simple-pipeline through the functions and show it live
+demo: toolchain ## Run examples/simple-pipeline through the functions and show it live
 	@$(BIN)/python examples/demo.py
 
 test: lint toolchain ## Lint, types, import layers and every test
@@ -35,18 +35,18 @@ lint: setup ## Lint, format, strict types, import layers: check only
 format: setup ## Format the code and apply the safe lint fixes
 	$(BIN)/ruff format && $(BIN)/ruff check --fix
 
-lock: .toolchain/uv/bin/uv ## Resolve requirements.lock again from pyproject.toml
+lock: .uv/bin/uv ## Resolve requirements.lock again from pyproject.toml
 	$< pip compile --quiet --upgrade --universal --python-version 3.11 --extra local --extra dev --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 
 clean: ## Remove what the other targets made, except STATE_DIR
-	rm -rf .venv .toolchain build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .toolchain .uv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/.locked: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit($(TOO_OLD))'
 	@echo "setup: .venv with $$($(PYTHON) --version)" && $(PYTHON) -m venv --clear .venv
-	@echo "setup: $$(grep -c '==' $<) locked packages (about 20 s)" && $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@echo "setup: $$(grep -c '==' $<) locked packages (under a minute)" && $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	@echo "setup: this package" && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
 	@touch $@ && echo "setup: done"
 
-.toolchain/uv/bin/uv:
-	@$(PYTHON) -m venv .toolchain/uv && .toolchain/uv/bin/python -m pip install --quiet uv
+.uv/bin/uv:
+	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet uv

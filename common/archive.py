@@ -9,8 +9,9 @@ again, and the reader of the log brings it once more.
 import gzip
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from common.events import ZERO, Line, LineId
 
@@ -68,8 +69,10 @@ class Archive:
             if plain.with_suffix(".log.gz").exists():
                 plain.unlink()  # compressed already; the crash came before this
                 continue
-            _cut_torn_line(plain)
-            self._open = plain.open("ab")
+            if _cut_torn_line(plain):
+                self._open = plain.open("ab")
+            else:
+                plain.unlink()  # its name promised a line that is not there
         newest = max(self._directory.glob("*.log*"), default=None)
         last = ZERO
         if newest is not None:
@@ -102,12 +105,20 @@ def _packed(line: Line) -> bytes:
 
 
 def _lines(path: Path) -> Iterator[Line]:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with _opened(path) as file:
         for packed in file:
             if not packed.endswith(b"\n"):
                 return  # being written just now
             line_id, at_ns, stream, text = packed[:-1].split(b" ", 3)
             yield Line(LineId.parse(line_id.decode()), int(at_ns), "stdout" if stream == b"o" else "stderr", text)
+
+
+def _opened(path: Path) -> BinaryIO:
+    if path.suffix != ".gz":
+        with suppress(FileNotFoundError):  # compressed since it was listed
+            return path.open("rb")
+        path = path.with_suffix(".log.gz")
+    return cast("BinaryIO", gzip.open(path))
 
 
 def _compress(plain: Path) -> None:
@@ -122,7 +133,8 @@ def _compress(plain: Path) -> None:
     plain.unlink()
 
 
-def _cut_torn_line(plain: Path) -> None:
+def _cut_torn_line(plain: Path) -> int:
+    """Cut off a last line without its end; how many bytes are left."""
     with plain.open("rb+") as file:
         content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+        return file.truncate(content.rfind(b"\n") + 1)

@@ -76,10 +76,10 @@ class _Attempt:
             return await self._after()
         self._target = job
         if job.ended:
-            self._target = await settle(self._platform, seen, stamp_ms)
-            if self._target is None:
-                self._target = job
+            left = await settle(self._platform, seen, stamp_ms)
+            if left is None:
                 return await self._after()
+            self._target = left
         elif job.mark is None:
             self.sent = True
             self._target = await (runner.seal if job.inert else runner.stop)(job, self._mark)

@@ -29,6 +29,7 @@ from common.settle import settle, tidy
 
 log = logging.getLogger(__name__)
 
+_LIVE = (State.STARTING, State.RUNNING)
 _ENDING_SECONDS = 0.2  # between two looks at a run that is ending
 
 
@@ -82,8 +83,9 @@ async def _claim(platform: Platform, record: RunRecord, deadline: float) -> RunI
     verdict = None
     with suppress(Unavailable):
         verdict = await platform.lock.ask(record.run_id)
-        # Of one that is ending, and of whose request the own id stands for, only the fence knows enough.
-        if verdict.run is not None and (_ending(verdict.run) or verdict.run.run_id == record.run_id):
+        # A record cannot tell whether one that is ending has gone, whether anybody is going to launch one that
+        # is queued, or what request the own id stands for.
+        if verdict.run is not None and (verdict.run.status not in _LIVE or verdict.run.run_id == record.run_id):
             verdict = await platform.lock.ask(record.run_id, fresh_ms=0)
     if verdict is None:
         log.warning("degraded: at the fence without Redis", extra={"run_id": record.run_id})

@@ -140,7 +140,10 @@ def encode(value: dict[str, Any]) -> bytes:
     return to_json(value)
 
 
-_ISO = re.compile(rb"\W?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?) ?(Z|[+-]\d\d:?\d\d)?(?![\d:])")
+_ISO = re.compile(
+    rb"[\[(<{]?(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)"
+    rb"([Zz]|[+-]\d\d(?::?\d\d)?| [Zz]| [+-]\d\d:?\d\d)?(?![\w:])"  # `10:00 -5` is no zone, `10:00-05` is
+)
 
 
 def line_time(text: bytes) -> str | None:
@@ -151,7 +154,7 @@ def line_time(text: bytes) -> str | None:
     found = _ISO.match(text)
     if found is None:
         return None
-    moment, zone = (part.decode("ascii") if part else "" for part in found.groups())
+    moment, zone = (part.decode("ascii").strip().upper() if part else "" for part in found.groups())
     moment, _, fraction = moment.replace(",", ".").partition(".")
     try:
         parsed = datetime.fromisoformat(moment + ("+00:00" if zone in ("", "Z") else zone)).astimezone(UTC)
@@ -162,7 +165,7 @@ def line_time(text: bytes) -> str | None:
 
 def utc(moment: datetime) -> str:
     """RFC 3339 in UTC, to the microsecond."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -5,23 +5,24 @@ layer's part. The first frame is always a snapshot of the status, and an end is 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
 from functools import cache
 
 from common import look
 from common.errors import ControllerError, RunNotFound, Unavailable
 from common.events import ZERO, Cursor, LineId, event
 from common.feed import Feed, Feeds
-from common.frames import Farewell, Frame, Idle, Lines, Notice, progress_notice, status_notice
-from common.models import RunStatus
+from common.frames import IDLE, Farewell, Frame, Lines, Notice, status_notice
 from common.observe import LINES_LOST
 from common.platform import Platform
 
 NEXT_RUN = "*"  # as `run_id`: the active or latest run, and after it each next one
 _NEXT_SECONDS = 1.0
 _UNREADABLE_SECONDS = 0.5
+_HISTORY_RUNS = 100  # as many may come and go while a follower is still at an earlier one
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Query:
         after: the place behind which to begin; None for the beginning, or `tail` lines before the end.
         types: the kinds of events wanted (gap, complete and error come always).
         follow: stay until the run ends; otherwise end with what there is now.
+        heartbeat_seconds: after so long without a frame comes an idle one.
     """
 
     run_id: str | None
@@ -70,75 +72,92 @@ class Followers:
         wanted = None if query.run_id == NEXT_RUN else query.run_id
         return (await look.run(self._platform, wanted)).run_id
 
-    async def follow(self, query: Query, run_id: str) -> AsyncIterator[Frame]:
+    async def follow(self, query: Query, run_id: str) -> AsyncGenerator[Frame, None]:
         """The frames for one follower, beginning with `run_id` (see `resolve`)."""
-        current: str | None = run_id
-        while current is not None:
-            cursor = query.after if query.after is not None and query.after.run_id == current else None
-            if cursor is None or cursor.line is not None:
-                async with self._feeds.open(current) as feed:
-                    async for frame in self._run(feed, query, cursor):
-                        yield frame
-                        if isinstance(frame, Farewell):
-                            return
-            if query.run_id != NEXT_RUN or not query.follow:
-                return
-            before = current
-            while (current := await self._next(before)) is None:
+        frames = self._runs(query, run_id) if query.run_id == NEXT_RUN and query.follow else self._run(query, run_id)
+        async with aclosing(frames):
+            async for frame in frames:
+                yield frame
+
+    async def _runs(self, query: Query, run_id: str) -> AsyncGenerator[Frame, None]:
+        """One run after the other."""
+        end = Cursor(run_id, 1, None)
+        if query.after != end:
+            async with aclosing(self._run(query, run_id)) as frames:
+                async for frame in frames:
+                    yield frame
+                    if isinstance(frame, Farewell):
+                        return
+        while True:
+            told = time.monotonic()
+            while (following := await self._next(end.run_id)) is None:
                 if self._shutdown.begun:
-                    yield Farewell(Cursor(before, 1, None))
+                    yield Farewell(end)
                     return
-                yield Idle()
+                if time.monotonic() - told >= query.heartbeat_seconds:
+                    yield IDLE
+                    told = time.monotonic()
+            end = Cursor(following, 1, None)
+            async with aclosing(self._run(replace(query, after=None, tail=None), following)) as frames:
+                async for frame in frames:
+                    yield frame
+                    if isinstance(frame, Farewell):
+                        return
 
     async def _next(self, before: str) -> str | None:
-        """The run after `before`, if it comes within a moment."""
+        """The run that came after `before`, if one comes within a moment."""
         with suppress(Unavailable):
-            run = await self._platform.flights.share("next", lambda: look.active(self._platform))
-            if run is not None and run.run_id != before:
-                return run.run_id
+            page = await self._platform.flights.share("next", lambda: look.history(self._platform, _HISTORY_RUNS))
+            run_ids = [run.run_id for run in page.runs]  # newest first
+            newer = run_ids[: run_ids.index(before)] if before in run_ids else run_ids
+            if newer:
+                return newer[-1]
         await self._shutdown.wait(_NEXT_SECONDS)
         return None
 
-    async def _run(self, feed: Feed, query: Query, after: Cursor | None) -> AsyncIterator[Frame]:
-        """One run, from a place in it to its end."""
+    async def _run(self, query: Query, run_id: str) -> AsyncGenerator[Frame, None]:
+        """One run, from a place in it to its end; what goes wrong before its first line is told as an event."""
+        try:
+            async with self._feeds.open(run_id) as feed, aclosing(self._frames(query, feed)) as frames:
+                async for frame in frames:
+                    yield frame
+        except ControllerError as error:
+            yield Notice(event("error", query.after or Cursor(run_id, 1, ZERO), {"detail": str(error)}))
+
+    async def _frames(self, query: Query, feed: Feed) -> AsyncGenerator[Frame, None]:
         place = _Place(feed, query.types)
-        if after is not None and after.line is not None:
-            place.line = after.line
-        elif query.tail is not None:
-            place.line = await feed.tail(query.tail)
-        if query.after is not None and after is None:
-            LINES_LOST.inc()
-            yield Notice(
-                event(
-                    "gap", place.cursor, {"reason": f"The cursor {query.after} is of a run that is not followed here."}
-                )
-            )
-        yield status_notice(feed.status, place.cursor)
+        for notice in await place.opening(query):
+            yield notice
+        due = time.monotonic() + query.heartbeat_seconds
         while True:
             changed = feed.changed  # before anything is looked at: a change from here on wakes us
             if self._shutdown.begun:
                 yield Farewell(place.cursor)
                 return
+            if feed.failure is not None:
+                raise RuntimeError("the feed has failed") from feed.failure
             try:
-                lines = await place.lines()
+                frames = await place.frames()
             except Unavailable:
                 await self._shutdown.wait(_UNREADABLE_SECONDS)
-                yield Idle()
+                yield IDLE
                 continue
-            if lines is not None:
-                yield lines
-                continue
-            for notice in place.notices():
-                yield notice
+            for frame in frames:
+                yield frame
+                due = time.monotonic() + query.heartbeat_seconds
+            if frames:
+                continue  # with what has come meanwhile
             if feed.finished:
-                yield _last(feed, place)
+                for notice in place.last():
+                    yield notice
                 return
             if not query.follow:
                 return
             try:
-                await asyncio.wait_for(changed.wait(), query.heartbeat_seconds)
+                await asyncio.wait_for(changed.wait(), due - time.monotonic())
             except TimeoutError:
-                yield Idle()
+                yield IDLE
+                due = time.monotonic() + query.heartbeat_seconds
 
 
 @cache
@@ -153,45 +172,57 @@ class _Place:
     def __init__(self, feed: Feed, types: frozenset[str]) -> None:
         self._feed = feed
         self._types = types
-        self._status: RunStatus = feed.status
+        self._told = feed.status
         self.line: LineId = ZERO
 
     @property
     def cursor(self) -> Cursor:
         return Cursor(self._feed.run_id, self._feed.attempt, self.line)
 
-    async def lines(self) -> Lines | None:
-        """The next lines, if lines are wanted and there are any."""
+    async def opening(self, query: Query) -> list[Notice]:
+        """Go to where the query begins; what is to be told there: the run as it is now."""
+        after, feed = query.after, self._feed
+        elsewhere = after is not None and (after.run_id, after.attempt) != (feed.run_id, feed.attempt)
+        if after is not None and after.line is not None and not elsewhere:
+            self.line = after.line
+        elif query.tail is not None:
+            self.line = await feed.tail(query.tail)
+        if not query.follow:
+            await feed.current()
+        self._told = feed.status
+        opening = [status_notice(self._told, self.cursor)]
+        if elsewhere:
+            LINES_LOST.inc()
+            opening.append(_gap(self, f"The cursor {after} is of a run that is not followed here."))
+        return opening
+
+    async def frames(self) -> list[Frame]:
+        """The next lines if there are any, else what has changed of the run since it was told last."""
         if "log" not in self._types:
             self.line = max(self.line, self._feed.top)
-            return None
-        if self.line >= self._feed.top:
-            return None
-        found = await self._feed.after(self.line)
-        if found is not None:
-            self.line = found.last
-        return found
+        if self.line < self._feed.top:
+            lines: Lines = await self._feed.after(self.line)
+            self.line = lines.last
+            return [lines]
+        before, now = self._told, self._feed.status
+        self._told = now
+        frames: list[Frame] = []
+        if before is not now:
+            if "status" in self._types and before.model_copy(update={"progress": now.progress}) != now:
+                frames.append(self._feed.notice("status", self.cursor))
+            if "progress" in self._types and before.progress != now.progress:
+                frames.append(self._feed.notice("progress", self.cursor))
+        return frames
 
-    def notices(self) -> list[Notice]:
-        """What has changed of the run since the last call."""
-        before, now = self._status, self._feed.status
-        if before is now:
-            return []
-        self._status = now
-        found = []
-        if "status" in self._types and before.model_copy(update={"progress": now.progress}) != now:
-            found.append(status_notice(now, self.cursor))
-        if "progress" in self._types and before.progress != now.progress:
-            found.append(progress_notice(now, self.cursor))
-        return found
+    def last(self) -> list[Notice]:
+        """What ends a run's stream: what is lost of it, and the final record or why there is none."""
+        feed, end = self._feed, self.cursor._replace(line=None)
+        lost = [] if feed.lost is None else [_gap(self, feed.lost)]
+        if feed.status.status.terminal:
+            return [*lost, feed.notice("complete", end)]
+        detail = feed.status.message or "How the run ended is not known."
+        return [*lost, Notice(event("error", end, {"detail": detail}))]
 
 
-def _last(feed: Feed, place: _Place) -> Notice:
-    """What ends a run's stream: the final record, or why there is none."""
-    if feed.status.status.terminal:
-        data = feed.status.model_dump(mode="json")
-        if feed.lost:
-            data["gap"] = feed.lost
-        return Notice(event("complete", Cursor(feed.run_id, feed.attempt, None), data))
-    lost = ControllerError(feed.lost or "How the run ended is not known.")
-    return Notice(event("error", Cursor(feed.run_id, feed.attempt, None), {"detail": str(lost)}))
+def _gap(place: _Place, reason: str) -> Notice:
+    return Notice(event("gap", place.cursor, {"reason": reason}))

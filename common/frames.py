@@ -75,6 +75,9 @@ class Idle(Frame):
     """Nothing to say: keeps a connection from being cut."""
 
 
+IDLE = Idle()
+
+
 @dataclass(eq=False, slots=True)
 class Farewell(Frame):
     """The server is about to stop: where to go on."""

@@ -127,7 +127,12 @@ async def stamp(platform: Platform) -> int:
 
 
 async def note(platform: Platform, found: RunInfo, stamp_ms: int) -> None:
-    """Write down a run as it was seen; with Redis away the Job keeps what is needed."""
+    """Write down a run as it was seen; with Redis away the Job keeps what is needed.
+
+    Not one that is queued: until it is launched it may be withdrawn, and then it never was.
+    """
+    if found.status is State.QUEUED:
+        return
     with suppress(Unavailable):
         if not await platform.store.record(found, stamp_ms):
             log.info("an earlier record stands", extra={"run_id": found.run_id, "status": found.status})
@@ -213,7 +218,7 @@ async def _list(platform: Platform) -> None:
     """Record every Job whose end is not recorded: what a flushed or absent Redis has missed."""
     losses = platform.store.losses
     stamp_ms = await platform.store.now_ms()
-    jobs = {job.run_id: job for job in await _accepted(platform.runner)}
+    jobs = {job.run_id: job for job in await _accepted(platform.runner) if not job.inert}
     for run_id in await platform.store.without_end(list(jobs)):
         await platform.store.record(info(jobs[run_id]), stamp_ms)
     await platform.store.mark_listed(losses)

@@ -9,7 +9,9 @@ and filled again from the log's beginning.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
+from typing import cast
 
 from common.errors import Unavailable
 from common.events import Line, LineId
@@ -23,10 +25,15 @@ _PIECE_BYTES = 1024 * 1024  # of one append: Redis serves nobody else meanwhile
 _RETRY_SECONDS = 0.5
 _CLAIM_SECONDS = 1.0
 
-Gate = Callable[[LineId], Awaitable[None]]
+Gate = Callable[[LineId | None], Awaitable[None]]
 
 
-async def _open_gate(_: LineId) -> None:
+def reading(runner: Runner, run_id: str, attempt: int) -> "aclosing[AsyncGenerator[Sequence[Line], None]]":
+    """`runner.lines` for an `async with`: whoever stops half-way lets go of the file or connection behind it."""
+    return aclosing(cast("AsyncGenerator[Sequence[Line], None]", runner.lines(run_id, attempt)))
+
+
+async def _open_gate(_: LineId | None) -> None:
     """Nothing has to happen before a line may go to Redis."""
 
 
@@ -34,6 +41,9 @@ class Pump:
     """One attempt's log on its way to Redis.
 
     `who` names this pump to the others; one that is not `lasting` gives way to whoever else pumps.
+
+    Attributes:
+        caught_up: Redis has all that the log had to say until a moment ago.
     """
 
     def __init__(
@@ -53,16 +63,18 @@ class Pump:
         self._attempt = attempt
         self._who = who
         self._lasting = lasting
-        self._gate = gate  # awaited with the last id of what is about to be appended
+        self._gate = gate  # awaited with the last id of what is about to be appended, and with None before the end
         self._claimed = 0.0
+        self.caught_up = False
 
     async def run(self) -> None:
         """Relay until the log is final and all of it is in Redis; Redis away is waited for.
 
         Raises:
-            Unavailable: the runner does not answer.
+            Unavailable: the runner does not answer; one that is lasting waits for it as well.
         """
         while not await self._pass():
+            self.caught_up = False
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _pass(self) -> bool:
@@ -71,19 +83,21 @@ class Pump:
             top, ended = await self._streams.top(self._run_id, self._attempt)
             if ended:
                 return True
-            async for batch in self._runner.lines(self._run_id, self._attempt):
-                if not await self._claim():
-                    return True
-                for piece in _pieces(batch):
-                    reached = await self._append(top, piece)
-                    if reached is None:
-                        return False
-                    top = reached
+            async with reading(self._runner, self._run_id, self._attempt) as batches:
+                async for batch in batches:
+                    if (over := await self._over(top)) is not None:
+                        return over
+                    for piece in _pieces(batch):
+                        reached = await self._append(top, piece)
+                        if reached is None:
+                            return False
+                        top = reached
+                    self.caught_up |= not batch
             return await self._end(top)
         except Unavailable as away:
-            if away.dependency != "redis":
+            if away.dependency != "redis" and not self._lasting:
                 raise
-            log.warning("the log waits for Redis", extra={"run_id": self._run_id})
+            log.warning("the log waits", extra={"run_id": self._run_id, "cause": str(away)})
             return False
 
     async def _append(self, top: LineId, lines: Sequence[Line]) -> LineId | None:
@@ -103,20 +117,30 @@ class Pump:
             top, lines = real, fresh  # another pump is ahead
 
     async def _end(self, top: LineId) -> bool:
-        """Put the log's end behind its last line, unless the log was not there to be read."""
+        """Put the log's end behind its last line, unless the log was not there to be read; whether all is done."""
         job = await self._runner.job(self._run_id)
         if job is None or not job.ended:
             return job is None
+        await self._gate(None)
+        real, ended = await self._streams.top(self._run_id, self._attempt)
+        if ended or real != top:  # another pump's end must not be taken for a line to put one more behind
+            return ended
         done, _ = await self._streams.append(self._run_id, self._attempt, top, (), end=True)
         return done
 
-    async def _claim(self) -> bool:
-        """Say that this pump is at work; whether it is still wanted."""
+    async def _over(self, top: LineId) -> bool | None:
+        """Say now and then that this pump is at work; what the pass comes to if it is to go no further.
+
+        A silent log gives no append that would notice what Redis has lost, so that is asked for as well.
+        """
         now = time.monotonic()
         if now - self._claimed < _CLAIM_SECONDS:
-            return True
+            return None
         self._claimed = now
-        return await self._streams.pumping(self._run_id, self._who, insist=self._lasting)
+        if not await self._streams.pumping(self._run_id, self._who, insist=self._lasting):
+            return True
+        real, ended = await self._streams.top(self._run_id, self._attempt)
+        return ended if ended or real < top else None
 
 
 def _pieces(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:

@@ -9,8 +9,6 @@ decides anything about the run itself.
 """
 
 import asyncio
-import csv
-import io
 import logging
 import os
 import sys
@@ -20,16 +18,17 @@ from pathlib import Path
 
 from common.archive import Archive
 from common.errors import Unavailable
-from common.events import Line, LineId
+from common.events import ZERO, Line, LineId
 from common.observe import configure_logging
 from common.platform import Platform, platform
 from common.progress import Fold
-from common.pump import Pump
+from common.pump import Pump, reading
 
 log = logging.getLogger(__name__)
 
 _ATTEMPT = 1
 _DRAIN_SECONDS = 60.0
+_RETRY_SECONDS = 0.5
 _PROGRESS_SECONDS = 0.25
 
 
@@ -51,7 +50,7 @@ class Trace:
             return []
         data = data[: data.rfind(b"\n") + 1]
         self._read += len(data)
-        table = list(csv.reader(io.StringIO(data.decode("utf-8", "replace")), delimiter="\t", quoting=csv.QUOTE_NONE))
+        table = [row.split("\t") for row in data.decode("utf-8", "replace").split("\n")[:-1]]
         if table and not self._columns:
             self._columns, *table = table
         return [dict(zip(self._columns, row, strict=False)) for row in table]
@@ -66,6 +65,8 @@ class Recorder:
         self._progress_file = directory / "progress.json"
         self._archive = Archive(directory / "archive" / str(_ATTEMPT))
         self._archived = asyncio.Condition()
+        self._read_to = ZERO
+        self._kept = False  # the archive is whole, and the last progress written down
         self._trace = Trace(directory / "trace.txt")
         self._fold = Fold()
         self._changed = False
@@ -83,30 +84,50 @@ class Recorder:
             gate=self._reached,
         )
         relaying = asyncio.create_task(pump.run())
-        await self._keep()
-        done, _ = await asyncio.wait([relaying], timeout=_DRAIN_SECONDS)
-        if not done:
+        try:
+            await self._keep()
+            await asyncio.wait_for(relaying, _DRAIN_SECONDS)
+        except TimeoutError:
             log.warning("Redis did not take the whole log; it is in the archive", extra={"run_id": self._run_id})
+        finally:
             relaying.cancel()
-        await asyncio.gather(relaying, return_exceptions=True)
+            await asyncio.gather(relaying, return_exceptions=True)
+            self._archive.close()
+        if self._changed:  # Redis was away when the last of it was written, and would go on telling what was before
+            await self._write_progress(at_once=True)
 
     async def _keep(self) -> None:
-        async for batch in self._parts.runner.lines(self._run_id, _ATTEMPT):
-            await self._take(batch)
+        while not await self._read():
+            await asyncio.sleep(_RETRY_SECONDS)
         self._archive.finish()
         await self._write_progress(at_once=True)
+        async with self._archived:
+            self._kept = True
+            self._archived.notify_all()
+
+    async def _read(self) -> bool:
+        """Read the log from its beginning; whether to its end."""
+        try:
+            async with reading(self._parts.runner, self._run_id, _ATTEMPT) as batches:
+                async for batch in batches:
+                    await self._take([line for line in batch if line.id > self._read_to])
+            return True
+        except Unavailable as away:
+            log.warning("the log cannot be read", extra={"run_id": self._run_id, "cause": str(away)})
+            return False
 
     async def _take(self, lines: Sequence[Line]) -> None:
         self._archive.append(lines)
         for line in lines:
+            self._read_to = line.id
             self._changed |= self._fold.line(line.text)
         async with self._archived:
             self._archived.notify_all()
         await self._write_progress()
 
-    async def _reached(self, last: LineId) -> None:
+    async def _reached(self, last: LineId | None) -> None:
         async with self._archived:
-            await self._archived.wait_for(lambda: self._archive.top >= last)
+            await self._archived.wait_for(lambda: self._kept or (last is not None and self._archive.top >= last))
 
     async def _write_progress(self, *, at_once: bool = False) -> None:
         """Write down the tasks' progress if it changed, to the run's directory and to Redis."""

@@ -19,6 +19,7 @@ class Shutdown:
 
     def __init__(self) -> None:
         self.begun = False
+        self._listening = False
         self._event = asyncio.Event()
         self._callbacks: list[Callable[[], None]] = []
 
@@ -41,8 +42,9 @@ class Shutdown:
 
     def listen(self) -> None:
         """Begin when this process gets SIGTERM or SIGINT, before the handler that is there now does its part."""
-        if threading.current_thread() is not threading.main_thread():
+        if self._listening or threading.current_thread() is not threading.main_thread():
             return  # a server in a thread is stopped by whoever runs it
+        self._listening = True
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             _chain(number, lambda: loop.call_soon_threadsafe(self.begin))
@@ -50,11 +52,12 @@ class Shutdown:
 
 def _chain(number: signal.Signals, first: Callable[[], Any]) -> None:
     then = signal.getsignal(number)
+    if not callable(then):
+        return  # nobody would end the process: a signal that kills it now has to do so still
 
     def handle(got: int, frame: FrameType | None) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
             first()
-        if callable(then):
-            then(got, frame)
+        then(got, frame)
 
     signal.signal(number, handle)

@@ -71,6 +71,7 @@ class Store:
                     _piped(before),
                     _piped(State),
                     self._key("run", ""),
+                    int(run.status.terminal),
                 ],
             )
         )

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import cast
 
 from common.connection import Connection
+from common.errors import Unavailable
 from common.events import ZERO, Line, LineId
 from common.models import Progress
 
 _STREAMS = {b"o": "stdout", b"e": "stderr"}
 _SHORT = {"stdout": "o", "stderr": "e"}
 _PUMP_SECONDS = 5
+_TAIL_LINES = 1_000  # a look: Redis serves nobody else meanwhile
 
 _Entry = tuple[bytes, dict[bytes, bytes]]
 
@@ -24,7 +26,7 @@ class Chunk:
     """Lines of a log in order, and whether the log ends with them.
 
     Attributes:
-        last: the id behind which to go on reading.
+        last: the id of the last line that is known: of these, else of what was read before.
     """
 
     lines: Sequence[Line]
@@ -62,15 +64,14 @@ class Streams:
         if end:
             args += [str(last.next()), 2, "end", 1]
         done, top = await self._connection.script("append", [self._key(run_id, attempt)], args)
-        return bool(done), LineId.parse(top.decode())
+        return bool(done), _id(top)
 
     async def top(self, run_id: str, attempt: int) -> tuple[LineId, bool]:
-        """The id of the newest entry (0-0 if none), and whether it is the log's end."""
-        newest = await self._newest(self._key(run_id, attempt), 1)
-        if not newest:
-            return ZERO, False
-        (entry_id, fields), *_ = newest
-        return LineId.parse(entry_id.decode()), b"end" in fields
+        """The id of the newest line (0-0 if none), and whether the log ends with it."""
+        newest = await self._newest(self._key(run_id, attempt), 2)
+        ended = bool(newest) and b"end" in newest[0][1]
+        lines = newest[1:] if ended else newest
+        return _id(lines[0][0]) if lines else ZERO, ended
 
     async def read(self, run_id: str, attempt: int, after: LineId, count: int, *, block_ms: int = 0) -> Chunk:
         """Up to `count` lines behind `after`; waits up to `block_ms` for the first if there is none."""
@@ -84,9 +85,16 @@ class Streams:
 
     async def tail(self, run_id: str, attempt: int, count: int) -> LineId:
         """The id behind which the last `count` lines stand."""
-        newest = await self._newest(self._key(run_id, attempt), count + 2)
-        ids = [LineId.parse(entry_id.decode()) for entry_id, fields in newest if b"end" not in fields]
-        return ids[count] if len(ids) > count else ZERO
+        key, left, below = self._key(run_id, attempt), count, "+"
+        while newest := await self._newest(key, _TAIL_LINES, below):
+            for entry_id, fields in newest:
+                if b"end" in fields:
+                    continue
+                if not left:
+                    return _id(entry_id)
+                left -= 1
+            below = f"({newest[-1][0].decode()}"
+        return ZERO
 
     async def write_progress(self, run_id: str, progress: Progress) -> None:
         """Replace what is known of the run's tasks."""
@@ -105,9 +113,9 @@ class Streams:
         (_, fields), *_ = newest
         return Progress.model_validate_json(fields[b"p"])
 
-    async def _newest(self, key: str, count: int) -> list[_Entry]:
+    async def _newest(self, key: str, count: int, below: str = "+") -> list[_Entry]:
         async with self._connection.use() as client:
-            return list(cast("Iterable[_Entry]", await client.xrevrange(key, count=count)))
+            return list(cast("Iterable[_Entry]", await client.xrevrange(key, max=below, count=count)))
 
     async def pumping(self, run_id: str, who: str, *, insist: bool) -> bool:
         """Say that `who` relays the run's log, for the next seconds; whether it does.
@@ -131,10 +139,18 @@ def _entries(found: object, key: str) -> list[_Entry]:
 def _chunk(entries: Sequence[_Entry], after: LineId) -> Chunk:
     lines: list[Line] = []
     for entry_id, fields in entries:
-        after = LineId.parse(entry_id.decode())
         if b"end" in fields:
             return Chunk(lines, after, ended=True)
-        own = fields.get(b"n")
-        at_ns = int(own) if own else after.ms * 1_000_000 + after.seq // 1_000
+        after = _id(entry_id)
+        own = fields.get(b"n", b"")
+        at_ns = int(own) if own.isdigit() else after.ms * 1_000_000 + after.seq // 1_000
         lines.append(Line(after, at_ns, _STREAMS.get(fields.get(b"s", b"o"), "stdout"), fields.get(b"t", b"")))
     return Chunk(lines, after, ended=False)
+
+
+def _id(entry_id: bytes) -> LineId:
+    # Recorders may write what they like to these streams: one that no log could have made is not served.
+    try:
+        return LineId.parse(entry_id.decode())
+    except ValueError as error:
+        raise Unavailable("redis", f"A log stream is damaged: {error}") from error

@@ -168,8 +168,7 @@ def _outcome(server: Server, run_id: str) -> int:
     _, final = call("GET", f"/status?run_id={run_id}")
     _, history = call("GET", "/history?limit=200")
     entry = next((run for run in history["runs"] if run["run_id"] == run_id), None)
-    say("final status")
-    print(json.dumps(final, indent=2))
+    say(f"final status: {json.dumps(final)}")
     say(f"history entry: {json.dumps(entry)}")
     if final["message"]:
         say(final["message"])

@@ -44,7 +44,7 @@ async def serve(settings: Settings) -> None:
     async with _redis(settings) as redis:
         port = listener.getsockname()[1]
         tools = toolchain.find(toolchain.default_cache(os.environ), os.environ)
-        _say(f"nextflow  {tools.version}, {tools.source}" if tools else "nextflow  none: `make run` installs one")
+        _say(f"nextflow  {tools.source if tools else 'none yet: `make toolchain` finds or installs one'}")
         _say(f"redis     {redis}")
         _say(f"state     {settings.state_dir.absolute()}")
         _say(f"listening on http://{settings.host}:{port}{PREFIX}/active  (Ctrl-C stops the server, not a run)")
@@ -78,6 +78,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(2048)  # now, so that what is said below is true at once
     except OSError as error:
         listener.close()
         raise ControllerError(

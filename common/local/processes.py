@@ -8,18 +8,23 @@ also adopts their orphans (a subreaper), and a process without children has no d
 """
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 from psutil import Process
+
+from common.errors import Conflict, OutcomeUnknown, Unavailable
+from common.local.state import Orders
 
 if sys.platform == "linux":
     import resource
@@ -29,8 +34,39 @@ COOKIE = "NEXTFLOW_CONTROLLER_RUN"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.02
+_LAUNCH_SECONDS = 15.0  # for a supervisor's answer: much more than it takes on a machine that is overloaded
+_ROOT = Path(__file__).resolve().parents[2]  # where `common` is found, installed or not
 _LINUX = sys.platform == "linux"
 _libc = ctypes.CDLL(None) if _LINUX else None
+
+
+def start_supervisor(orders: Orders) -> str:
+    """Have a supervisor started; its answer, empty if it died without one.
+
+    Raises:
+        Conflict: the Job's directory is gone.
+        OutcomeUnknown: it does not answer.
+        Unavailable: it could not be started.
+    """
+    try:
+        with (orders.directory / "supervisor.err").open("ab") as errors:
+            return subprocess.run(
+                (sys.executable, "-m", "common.local.supervisor", orders.run_id),
+                input=json.dumps(asdict(orders)),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=_ROOT,
+                start_new_session=True,
+                timeout=_LAUNCH_SECONDS,
+                check=False,
+                text=True,
+            ).stdout.strip()
+    except subprocess.TimeoutExpired:
+        raise OutcomeUnknown("runner", "The run's supervisor does not answer.", run_id=orders.run_id) from None
+    except OSError as error:
+        if not orders.directory.exists():
+            raise Conflict("The Job is gone.") from error
+        raise Unavailable("runner", f"No supervisor can be started: {error.strerror}.") from error
 
 
 def adopt_orphans() -> None:
@@ -38,22 +74,20 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def start_head(
-    run_id: str, command: Sequence[str], environ: Mapping[str, str], directory: Path, inherited: Sequence[int]
-) -> subprocess.Popen[bytes]:
+def start_head(orders: Orders, inherited: Sequence[int]) -> subprocess.Popen[bytes]:
     """Start a run's head: marked, in a group of its own, and asked to end when this process dies."""
     supervisor = os.getpid()
 
     def join_run() -> None:
-        _tag(run_id)
+        _tag(orders.run_id)
         _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != supervisor:  # it died before the line above
             os._exit(128 + signal.SIGTERM)
 
     return subprocess.Popen(
-        command,
-        env={**environ, COOKIE: run_id},
-        cwd=directory,
+        orders.command,
+        env=orders.environ | {COOKIE: orders.run_id},
+        cwd=orders.state.launch,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -63,21 +97,21 @@ def start_head(
     )
 
 
-def start_apart(command: Sequence[str], environ: Mapping[str, str], directory: Path, errors: Path) -> None:
-    """Start a process that is no child of this one and shares nothing with it; a failure is only noted."""
+def start_recorder(orders: Orders) -> None:
+    """Start the recorder, as no child of this process and with nothing of it; that it cannot be is only noted."""
     middle = os.fork()
     if middle:
         os.waitpid(middle, 0)
         return
     try:
-        with errors.open("ab") as output:
+        with (orders.directory / "recorder.err").open("ab") as errors:
             subprocess.Popen(
-                command,
-                env=environ,
-                cwd=directory,
+                orders.recorder,
+                env=orders.recorder_environ,
+                cwd=_ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=output,
+                stderr=errors,
                 start_new_session=True,
             )
     except OSError:

@@ -104,9 +104,16 @@ class EmbeddedRedis:
         }
         command = [self.executable, *(part for name, value in arguments.items() for part in (f"--{name}", value))]
         # A session of its own: Ctrl-C on the server is not for Redis, which goes when the server says so.
-        return subprocess.Popen(  # an argument vector of our own
-            command, cwd=self._socket.parent, pass_fds=[lock], start_new_session=True, stdin=subprocess.DEVNULL
-        )
+        with (self._socket.parent / "redis.log").open("ab") as output:
+            return subprocess.Popen(
+                command,
+                cwd=self._socket.parent,
+                pass_fds=[lock],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
 
     async def _answers(self) -> bool:
         try:

@@ -9,20 +9,17 @@ mutex; whoever has waited for longer than a stopped holder is worth is told so.
 """
 
 import asyncio
-import json
 import os
-import shutil
-import subprocess
 import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -31,25 +28,14 @@ from common.cri import Joiner, RawLine
 from common.errors import Conflict, Invalid, OutcomeUnknown, Unavailable
 from common.events import ZERO, Line, number
 from common.jobs import Holder, Job, Lease
-from common.local.state import (
-    LOST,
-    PATIENCE_SECONDS,
-    End,
-    Files,
-    GrowingFile,
-    JobFile,
-    LeaseFile,
-    Orders,
-    State,
-    check_unchanged,
-)
+from common.local import toolchain
+from common.local.state import PATIENCE_SECONDS, Files, GrowingFile, JobFile, LeaseFile, Orders, State, check_unchanged
 from common.models import CancelMark, Progress, RunRecord
 from common.names import is_run_id
 from common.settings import Settings
 
 _T = TypeVar("_T")
 
-_LAUNCH_SECONDS = 15.0  # for a supervisor's answer: much more than it takes on a machine that is overloaded
 _SWEEP_GRACE_SECONDS = 2.0
 _SWEEP_WAIT_SECONDS = 2.0  # after SIGKILL
 _CHUNK_BYTES = 256 * 1024
@@ -57,7 +43,6 @@ _BATCH_LINES = 500
 _PAUSES = (0.02, 0.03, 0.05, 0.1)  # between looks at a log with nothing new; the last one repeats
 _TICK_SECONDS = 0.5
 _AT_ONCE = 100  # Jobs that are looked at in one critical section
-_ROOT = Path(__file__).resolve().parents[2]  # where `common` is found, installed or not
 
 
 class LocalRunner:
@@ -93,11 +78,11 @@ class LocalRunner:
     @classmethod
     def open(cls, settings: Settings, environ: Mapping[str, str]) -> "LocalRunner":
         """The runner that settings and environment ask for, with a recorder beside each run."""
-        found = shutil.which(str(settings.nextflow or "nextflow"), path=environ.get("PATH"))
+        tools = toolchain.find(toolchain.default_cache(environ), environ)
         return cls(
             settings.state_dir,
-            Path(found).absolute() if found else None,
-            environ,
+            tools.nextflow if tools else None,
+            {**environ, **(tools.environment() if tools else {})},
             pipelines_dir=settings.pipelines_dir,
             grace_seconds=settings.cancel_grace_seconds,
             recorder=(sys.executable, "-m", "common.recorder"),
@@ -144,26 +129,29 @@ class LocalRunner:
     async def job(self, run_id: str) -> Job | None:
         found = await self._do(lambda files: _look(files, run_id))
         job = _readable(found)
-        if job is None or found is None or found.end is None or found.end.clean:
-            return job  # a clean end was written when nothing was left
+        if job is None or found is None or not _may_have_left(found):
+            return job
         return replace(job, remains=await asyncio.to_thread(_count, run_id))
 
     async def jobs(self) -> Sequence[Job]:
         run_ids = await self._do(Files.run_ids)
         found: list[JobFile | None] = []
         for start in range(0, len(run_ids), _AT_ONCE):
-            portion = run_ids[start : start + _AT_ONCE]
-            found += await self._do(partial(_look_at_all, run_ids=portion))
+            found += await self._do(partial(_look_at_all, run_ids=run_ids[start : start + _AT_ONCE]))
         return [job for file in found if (job := _readable(file)) is not None]
 
     async def launch(self, read: Job) -> Job:
+        from common.local import processes
+
+        if not read.inert:
+            raise Conflict("The Job is not inert.")
         await self._do(lambda files: _unchanged(files, read))  # spares a process where this tells already
         try:
             orders = await asyncio.to_thread(self._orders, read)
         except Invalid as error:  # the directory of pipelines is not what it was
             await self.seal(read, None, str(error))
             raise Conflict(str(error)) from error
-        verb, _, rest = (await asyncio.to_thread(_start_supervisor, orders)).partition(" ")
+        verb, _, rest = (await asyncio.to_thread(processes.start_supervisor, orders)).partition(" ")
         match verb:
             case "launched":
                 return replace(read, launched=True, version=rest)
@@ -184,7 +172,8 @@ class LocalRunner:
             if not current.inert:
                 raise Conflict("The Job is not inert.")
             return files.write_job(
-                read.run_id, replace(current, sealed=True, mark=mark and mark.model_dump(mode="json"), message=reason)
+                read.run_id,
+                replace(current, sealed=True, mark=mark.model_dump(mode="json") if mark else None, message=reason),
             )
 
         return _as_job(await self._do(change), read.record)
@@ -192,7 +181,7 @@ class LocalRunner:
     async def stop(self, read: Job, mark: CancelMark) -> Job:
         def change(files: Files) -> tuple[JobFile, bool]:
             current = _unchanged(files, read)
-            if not current.launched or current.end is not None:
+            if not current.runs:
                 raise Conflict("The Job does not run.")
             stopping = files.write_job(read.run_id, replace(current, mark=mark.model_dump(mode="json")))
             return stopping, files.supervised(read.run_id)
@@ -203,24 +192,27 @@ class LocalRunner:
         return _as_job(stopping, read.record)
 
     async def delete(self, read: Job) -> None:
-        def change(files: Files) -> None:
+        def change(files: Files) -> JobFile | None:
             current = _look(files, read.run_id)
             if current is None or current.uid != read.uid:
-                return
+                return None
             check_unchanged(current, read.uid, read.version)
-            if current.launched and current.end is None:
+            if current.runs:
                 raise Conflict("The Job runs.")
-            files.discard(read.run_id)
+            return current
 
-        if read.launched and await self.sweep(read.run_id):
+        current = await self._do(change)
+        if current is None:
+            return
+        if _may_have_left(current) and await self.sweep(read.run_id):
             raise Unavailable("runner", "Processes of the run cannot be ended.")
-        await self._do(change)
+        await self._do(lambda files: files.discard(read.run_id) if change(files) else None)
         await asyncio.to_thread(self._state.empty_trash)
 
     async def sweep(self, run_id: str) -> int:
         found = await self._do(lambda files: _look(files, run_id))
-        if found is not None and found.launched and found.end is None:
-            raise Conflict("The Job runs.")
+        if found is not None and found.runs:  # they are its supervisor's
+            return await asyncio.to_thread(_count, run_id)
         return await asyncio.to_thread(_end, run_id, _SWEEP_GRACE_SECONDS)
 
     # What a run says.
@@ -276,7 +268,7 @@ class LocalRunner:
 
     def _executable(self) -> Path:
         if self._nextflow is None or not os.access(self._nextflow, os.X_OK):
-            raise Unavailable("runner", "There is no nextflow executable; NEXTFLOW or PATH has to name one.")
+            raise Unavailable("runner", "There is no Nextflow yet; `make toolchain` finds or installs one.")
         return self._nextflow
 
     def _orders(self, job: Job) -> Orders:
@@ -303,7 +295,6 @@ class LocalRunner:
             notes=nextflow.notes(record, history),
             recorder=[*self._recorder, job.run_id, str(directory)] if self._recorder else [],
             recorder_environ=self._recorder_environ,
-            recorder_directory=str(_ROOT),
         )
 
 
@@ -333,41 +324,13 @@ class _Log:
         return numbered
 
 
-def _start_supervisor(orders: Orders) -> str:
-    """Have a supervisor started; its answer, empty if it died without one.
-
-    Raises:
-        Conflict: the Job's directory is gone.
-        OutcomeUnknown: it does not answer.
-        Unavailable: it could not be started.
-    """
-    try:
-        with (orders.directory / "supervisor.err").open("ab") as errors:
-            return subprocess.run(
-                (sys.executable, "-m", "common.local.supervisor"),
-                input=json.dumps(asdict(orders)),
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                cwd=_ROOT,
-                start_new_session=True,
-                timeout=_LAUNCH_SECONDS,
-                check=False,
-                text=True,
-            ).stdout.strip()
-    except subprocess.TimeoutExpired:
-        raise OutcomeUnknown("runner", "The run's supervisor does not answer.", run_id=orders.run_id) from None
-    except FileNotFoundError as error:
-        raise Conflict("The Job is gone.") from error
-    except OSError as error:
-        raise Unavailable("runner", f"No supervisor can be started: {error.strerror}.") from error
-
-
 def _look(files: Files, run_id: str) -> JobFile | None:
-    """The run's Job, with the end of one that is launched, has none, and is not alive."""
-    found = files.job(run_id) if is_run_id(run_id) else None
-    if found is not None and found.launched and found.end is None and not files.alive(run_id):
-        return replace(found, end=End("Failed", None, message=LOST))
-    return found
+    return files.job(run_id) if is_run_id(run_id) else None  # anything else might be a path to anywhere
+
+
+def _may_have_left(found: JobFile) -> bool:
+    """Whether processes of an ended run may be there: a clean end was written when there was none."""
+    return found.end is not None and not found.end.clean
 
 
 def _look_at_all(files: Files, run_ids: Sequence[str]) -> list[JobFile | None]:

@@ -74,6 +74,10 @@ class JobFile:
     def inert(self) -> bool:
         return not (self.launched or self.sealed or self.end)
 
+    @property
+    def runs(self) -> bool:
+        return self.launched and self.end is None
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseFile:
@@ -156,13 +160,18 @@ class Files:
         return written
 
     def job(self, run_id: str) -> JobFile | None:
-        """The run's Job; None where there is none, or only what a crash left of one that was being made."""
+        """The run's Job; None where there is none, or only what a crash left of one that was being made.
+
+        One that is launched, has no end and is not alive has lost its supervisor: that is its end.
+        """
         try:
             fields = json.loads((self._state.run(run_id) / "job.json").read_bytes())
             end = fields.pop("end")
-            return JobFile(**fields, end=End(**end) if end else None)
+            job = JobFile(**fields, end=End(**end) if end else None)
         except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, AttributeError):
             return None
+        lost = job.runs and not _is_held(self._state.run(run_id) / "alive.lock")
+        return replace(job, end=End("Failed", None, message=LOST)) if lost else job
 
     def write_job(self, run_id: str, job: JobFile) -> JobFile:
         """Write the Job under its next version."""
@@ -191,10 +200,6 @@ class Files:
             return os.listdir(self._state.runs)
         except FileNotFoundError:
             return []
-
-    def alive(self, run_id: str) -> bool:
-        """Whether the run's supervisor or its head lives."""
-        return _is_held(self._state.run(run_id) / "alive.lock")
 
     def supervised(self, run_id: str) -> bool:
         """Whether the run's supervisor lives."""
@@ -275,7 +280,7 @@ class Orders:
         command, environ: of the head.
         files: written to the run's directory before the head starts.
         notes: lines for the log, before the head's own.
-        recorder, recorder_environ, recorder_directory: of the process beside the head; no command, no process.
+        recorder, recorder_environ: of the process beside the head; no command, no process.
     """
 
     state_dir: str
@@ -289,7 +294,6 @@ class Orders:
     notes: list[str] = field(default_factory=list)
     recorder: list[str] = field(default_factory=list)
     recorder_environ: dict[str, str] = field(default_factory=dict)
-    recorder_directory: str = "."
 
     @property
     def state(self) -> State:

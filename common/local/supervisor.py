@@ -1,9 +1,9 @@
 """The supervisor: owns one run from its launch to its end, whatever becomes of the server.
 
-    python -m common.local.supervisor < ORDERS
+    python -m common.local.supervisor RUN_ID < ORDERS
 
-It answers with one line on standard output (`launched VERSION`, `refused WHY`, `unavailable WHY`)
-and goes on in the background. Under the mutex it takes the locks, compares the Job and the Lease
+(The argument is for who looks at `ps`.) It answers with one line on standard output (`launched VERSION`,
+`refused WHY`, `unavailable WHY`) and goes on in the background. Under the mutex it takes the locks, compares the Job and the Lease
 with what its launcher read and marks the Job launched: that is the conditional write of a launch,
 made by who will live up to it, so no Job is launched without a supervisor.
 
@@ -162,16 +162,15 @@ class Supervisor:
         for name, content in orders.files.items():
             (orders.directory / name).write_text(content, "utf-8")
         orders.state.launch.mkdir(exist_ok=True)
-        self._head = processes.start_head(
-            orders.run_id, orders.command, orders.environ, orders.state.launch, self._locks.of_head
-        )
+        self._head = processes.start_head(orders, self._locks.of_head)
         self._started_at = _now()
         for stream, pipe in (("stdout", self._head.stdout), ("stderr", self._head.stderr)):
             self._pipes.register(pipe, selectors.EVENT_READ, stream)  # type: ignore[arg-type] # both are pipes
 
     def _turn(self) -> None:
         """Bring output to the log, and heed whatever else has happened."""
-        self._read(_TURN_SECONDS if self._exited is None else _ENDING_TURN_SECONDS)
+        # Its pipes closed, the head is about to be gone.
+        self._read(_TURN_SECONDS if self._pipes.get_map() and self._exited is None else _ENDING_TURN_SECONDS)
         self._reap()
         self._write_start()
         if self._exited is None:
@@ -294,9 +293,7 @@ def main() -> None:
     _answer(f"launched {version}")
     processes.go_background(orders.directory)
     if orders.recorder:
-        processes.start_apart(
-            orders.recorder, orders.recorder_environ, Path(orders.recorder_directory), orders.directory / "recorder.err"
-        )
+        processes.start_recorder(orders)
     _guard(orders, locks)
 
 

@@ -117,10 +117,11 @@ def install(cache: Path, environ: Mapping[str, str], say: Callable[[str], None])
     with _alone(cache, say):
         if found := find(cache, environ):
             return found
-        for left in cache.glob(f"{_STAGING}*"):
-            shutil.rmtree(left, ignore_errors=True)
         decided = _Search(cache, environ, say).decide()
         _write_record(cache, decided, _inputs(environ))
+        # Left by a killed one. At the end, because its Maven may have gone on for a while.
+        for left in cache.glob(f"{_STAGING}*"):
+            shutil.rmtree(left, ignore_errors=True)
         return decided
 
 

@@ -5,18 +5,19 @@
 --   look   nobody knows: the caller is to look at the cluster; others wait for it until the look bound
 --   wait   somebody is looking or launching
 -- Redis' own clock is the only one. A time that lies ahead of it is of another server's clock (a fail-over) and
--- means nothing. A version is at least the time it was made at: one from before a flush or a fail-over to a stale
--- replica never comes back, so whoever still holds it cannot settle with it.
+-- means nothing. A version is at least the microsecond it was made in: one from before a flush or a fail-over to a
+-- stale replica never comes back, so whoever still holds it cannot settle with it.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local slot = redis.call('HMGET', KEYS[1], 'version', 'run', 'seen', 'look')
-local version, run = tonumber(slot[1] or now), slot[2] or ''
+local moment = time[1] * 1000000 + time[2]
+local version, run = tonumber(slot[1] or moment), slot[2] or ''
 local seen, look = tonumber(slot[3] or 0), tonumber(slot[4] or 0)
 local wants, fresh = ARGV[1], tonumber(ARGV[2])
 local looking = look > now and look <= now + ARGV[3]
 
 if run == '' and wants ~= '' and not looking then
-  version = math.max(version + 1, now)
+  version = math.max(version + 1, moment)
   redis.call('HSET', KEYS[1], 'version', version, 'run', wants, 'seen', 0, 'look', now + ARGV[3])
   return {'look', version, now, '', ''}
 end

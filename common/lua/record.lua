@@ -1,12 +1,14 @@
 -- Write a run's record and keep the history's indexes, unless an earlier record forbids it.
 -- KEYS: run record, history index.
 -- ARGV: info, state, ms before the look, index member, ttl s, most runs, member before which all is old,
---       states the record may have had before (each in '|'), every state (each in '|'), prefix of run keys.
+--       states the record may have had before (each in '|'), every state (each in '|'), prefix of run keys, 1 if an end.
+-- An end is for ever, whenever it was seen; of other states the later look is right.
 -- Indexes are sorted sets of equal scores: members start with the time of creation, so their order is time's.
 -- Answers 1 if written.
 local old = redis.call('HMGET', KEYS[1], 'state', 'stamp', 'member')
 if old[1] then
-  if not string.find(ARGV[8], '|' .. old[1] .. '|', 1, true) or tonumber(old[2]) > tonumber(ARGV[3]) then
+  local late = ARGV[11] ~= '1' and tonumber(old[2]) > tonumber(ARGV[3])
+  if late or not string.find(ARGV[8], '|' .. old[1] .. '|', 1, true) then
     return 0
   end
   -- The member is another where a run that was never launched was accepted anew under its id.

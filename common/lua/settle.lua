@@ -5,6 +5,6 @@ if tonumber(redis.call('HGET', KEYS[1], 'version') or 0) ~= tonumber(ARGV[1]) th
   return 0
 end
 local time = redis.call('TIME')
-local version = math.max(ARGV[1] + 1, time[1] * 1000 + math.floor(time[2] / 1000))
+local version = math.max(ARGV[1] + 1, time[1] * 1000000 + time[2])
 redis.call('HSET', KEYS[1], 'version', version, 'run', ARGV[3], 'seen', ARGV[2], 'look', 0)
 return 1

@@ -4,12 +4,14 @@ A transport is a function from a frame to bytes. Frames remember its result, so 
 encoded once however many follow; that is why the functions below are module constants.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from common.errors import Invalid
 from common.events import Cursor, encode
@@ -63,35 +65,43 @@ async def respond(request: Request, followers: Followers, settings: Settings) ->
     run_id = await followers.resolve(wanted)
     if run_id is None:
         return Response(status_code=204)  # tells an EventSource not to come back
+    media_type = _SSE if kind == "sse" else _TEXT
+    if request.method == "HEAD":
+        return Response(headers=_HEADERS, media_type=media_type)
     frames = followers.follow(wanted, run_id)
     if kind == "sse":
-        return _event_source(_bytes(frames, sse, kind, b"retry: 1000\n\n"))
+        return _Stream(_bytes(frames, sse, kind, b"retry: 1000\n\n"), media_type)
     notices = asked.types is not None and wanted.types != {"log"}
-    encoder = _TEXTS[asked.timestamps, notices]
-    return StreamingResponse(_bytes(frames, encoder, kind), headers=_HEADERS, media_type=_TEXT)
+    return _Stream(_bytes(frames, _TEXTS[asked.timestamps, notices], kind), media_type)
 
 
 # Proxies must neither keep, nor collect, nor compress what is meant to arrive at once.
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
 
 
-def _event_source(chunks: AsyncIterator[bytes]) -> Response:
-    from sse_starlette import EventSourceResponse
-    from sse_starlette.sse import AppStatus
+class _Stream(StreamingResponse):
+    """A stream that lets go of its run as soon as its client has gone, not when memory is tidied up."""
 
-    # Heartbeats and the end at shutdown come from the frames, for every transport alike.
-    AppStatus.enable_automatic_graceful_drain = False
-    return EventSourceResponse(chunks, ping=0, headers=_HEADERS)
+    def __init__(self, chunks: AsyncGenerator[bytes, None], media_type: str) -> None:
+        super().__init__(chunks, headers=_HEADERS, media_type=media_type)
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._chunks):
+            await super().__call__(scope, receive, send)
 
 
-async def _bytes(frames: AsyncIterator[Frame], encoder: Encoder, kind: str, first: bytes = b"") -> AsyncIterator[bytes]:
+async def _bytes(
+    frames: AsyncGenerator[Frame, None], encoder: Encoder, kind: str, first: bytes = b""
+) -> AsyncGenerator[bytes, None]:
     FOLLOWERS.labels(kind).inc()
     try:
         if first:
             yield first
-        async for frame in frames:
-            if data := frame.encoded(encoder):
-                yield data
+        async with aclosing(frames):
+            async for frame in frames:
+                if data := frame.encoded(encoder):
+                    yield data
     finally:
         FOLLOWERS.labels(kind).dec()
 

@@ -28,6 +28,7 @@ class LocalServer:
         self.state_dir = state_dir
         self._environ = environ
         self._process: subprocess.Popen[str] | None = None
+        self._listener = threading.Thread()
         self.output: list[str] = []
         self.url = ""
 
@@ -39,17 +40,19 @@ class LocalServer:
             command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         said = threading.Event()
-        threading.Thread(target=self._listen, args=(self._process, said), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(self._process, said), daemon=True)
+        self._listener.start()
         assert said.wait(PATIENCE_SECONDS), "".join(self.output)
         assert self._process.poll() is None, "".join(self.output)
 
     def _listen(self, process: "subprocess.Popen[str]", said: threading.Event) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self.output.append(line)
-            if found := re.match(r"listening on (http://[\d.:]+)", line):
-                self.url = found[1]
-                said.set()
+        with process.stdout:
+            for line in process.stdout:
+                self.output.append(line)
+                if found := re.match(r"listening on (http://[\d.:]+)", line):
+                    self.url = found[1]
+                    said.set()
         said.set()
 
     def kill(self) -> None:
@@ -64,6 +67,7 @@ class LocalServer:
         assert self._process is not None
         self._process.send_signal(number)
         self._process.wait(PATIENCE_SECONDS)
+        self._listener.join(1)  # a Redis that outlives a killed server holds the pipe open
 
     @property
     def alive(self) -> bool:

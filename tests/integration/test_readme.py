@@ -79,11 +79,12 @@ def test_a_failing_demo_ends_with_one(state_dir: Path) -> None:
 
 
 def test_what_the_readme_shows_is_what_the_demo_prints(state_dir: Path) -> None:
-    """Every line of the README's sample is a line of a real demo, in kind and in order of first appearance."""
+    """Every line of the README's sample is a line of a real demo, but for what differs from run to run."""
     process = demo(state_dir, free_port())
     printed = set(plain(process.communicate(timeout=120)[0]))
-    sample = [line for line in plain(BLOCKS[1][1]) if line != "..."]
-    fixed = [line for line in sample if not re.search(r"tasks:|duration|_at|history entry| in |server\.log|state|:\d{4}", line)]
+    sample = plain(BLOCKS[1][1])
+    # Ports, places and durations differ, and how far tasks are when somebody looks.
+    fixed = [line for line in sample if not re.search(r"\.\.\.|tasks: [^1]|server\.log|follow it| in [\d.]+ s", line)]
     assert len(fixed) > 8
     assert [line for line in fixed if line not in printed] == []
 

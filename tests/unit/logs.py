@@ -1,0 +1,321 @@
+"""Runs whose logs a test writes, and followers whose frames it reads; Redis and all in between are real."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, cast
+
+from common.connection import Connection
+from common.cri import RawLine
+from common.errors import Unavailable
+from common.events import Cursor, Line, number
+from common.follow import Followers, Query
+from common.frames import Farewell, Frame, Lines, Notice
+from common.jobs import Holder, Job, Lease
+from common.models import Progress
+from common.platform import Platform
+from common.runner import Runner
+from common.settings import Settings
+from tests.unit import samples
+
+PATIENCE_SECONDS = 20.0
+ALL = frozenset({"log", "status", "progress"})
+_TICK_SECONDS = 0.03
+
+
+@dataclass
+class Run:
+    """A run, and what it has written so far."""
+
+    job: Job | None
+    raw: list[RawLine] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    progress: Progress | None = None
+
+    @property
+    def texts(self) -> list[bytes]:
+        """The log's lines."""
+        return [raw.text for raw in self.raw]
+
+
+class LogRunner:
+    """What a stream needs of a runner, in memory.
+
+    Attributes:
+        away: every call fails.
+        reading: how many logs are being read; all are let go of in the end.
+        batch: how many lines are given at a time.
+    """
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Run] = {}
+        self.away = False
+        self.reading = 0
+        self.batch = 7
+        self._holder: Holder | None = None
+        self._news = asyncio.Event()
+
+    # What a test does.
+
+    def start(self, number: int = 0) -> str:
+        """Start a run; its id."""
+        run_id = samples.run_id(number)
+        created = samples.CREATED + timedelta(minutes=number)
+        record = samples.record(run_id=run_id, created_at=created)
+        job = samples.job(record=record, uid=f"uid-{number}", launched=True, started_at=created)
+        self.runs[run_id] = Run(job)
+        self._holder = job.holder
+        return run_id
+
+    def write(self, run_id: str, *texts: bytes, at_ns: int | None = None) -> None:
+        """Have a run write lines, a microsecond apart, or all at `at_ns`."""
+        run = self.runs[run_id]
+        for text in texts:
+            now = 1_900_000_000_000_000_000 + 1_000 * len(run.raw) if at_ns is None else at_ns
+            run.raw.append(RawLine(now, "stderr" if b"!" in text else "stdout", text))
+        run.lines = list(number(run.raw))
+        self._tell()
+
+    def end(self, run_id: str) -> None:
+        """Have a run succeed."""
+        run = self.runs[run_id]
+        assert run.job is not None
+        run.job = replace(run.job, condition="Complete", finished_at=samples.FINISHED, exit_code=0)
+        self._tell()
+
+    def lose(self, run_id: str) -> None:
+        """Have the run's Job and log vanish, as at the end of their retention."""
+        self.runs[run_id].job = None
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    # What a runner does.
+
+    def _check(self) -> None:
+        if self.away:
+            raise Unavailable("runner", "The runner is away.")
+
+    async def check(self) -> None:
+        self._check()
+
+    async def close(self) -> None:
+        pass
+
+    async def lease(self) -> Lease:
+        self._check()
+        return Lease("1", self._holder)
+
+    async def job(self, run_id: str) -> Job | None:
+        self._check()
+        return self.runs[run_id].job if run_id in self.runs else None
+
+    async def jobs(self) -> Sequence[Job]:
+        self._check()
+        return [run.job for run in self.runs.values() if run.job is not None]
+
+    async def progress(self, run_id: str) -> Progress | None:
+        return self.runs[run_id].progress if run_id in self.runs else None
+
+    async def lines(self, run_id: str, attempt: int) -> AsyncIterator[Sequence[Line]]:
+        at = 0
+        self.reading += 1
+        try:
+            while True:
+                self._check()
+                news, run = self._news, self.runs.get(run_id)
+                if attempt != 1 or run is None or run.job is None:
+                    return
+                while at < len(run.lines):
+                    batch = tuple(run.lines[at : at + self.batch])
+                    at += len(batch)
+                    yield batch
+                    await asyncio.sleep(0)
+                    self._check()
+                if run.job is None or (run.job.ended and at == len(run.lines)):
+                    return
+                yield ()
+                if news is self._news:
+                    try:
+                        await asyncio.wait_for(news.wait(), _TICK_SECONDS)
+                    except TimeoutError:
+                        continue
+        finally:
+            self.reading -= 1
+
+
+def platform(url: str, runner: LogRunner, **changes: Any) -> Platform:
+    """A process' parts over a runner and a Redis."""
+    settings = Settings(redis_url=url, heartbeat_seconds=5, **changes)
+    return Platform.assemble(settings, cast("Runner", runner), Connection.open(settings))
+
+
+def asks(**changes: Any) -> Query:
+    """What a follower asks: all of the active or latest run, unless told otherwise."""
+    return replace(Query(run_id=None, after=None, tail=None, types=ALL, follow=True, heartbeat_seconds=5), **changes)
+
+
+class Follower:
+    """One follower, and what it has been sent so far."""
+
+    def __init__(self, followers: Followers, query: Query) -> None:
+        self._followers = followers
+        self._query = query
+        self.frames: list[Frame] = []
+        self._more = asyncio.Event()
+        self._task = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        run_id = await self._followers.resolve(self._query)
+        if run_id is None:
+            return
+        async for frame in self._followers.follow(self._query, run_id):
+            self.frames.append(frame)
+            self._more.set()
+
+    @property
+    def lines(self) -> list[Line]:
+        """The lines it has."""
+        return [line for frame in self.frames if isinstance(frame, Lines) for line in frame.lines]
+
+    @property
+    def texts(self) -> list[bytes]:
+        """Their texts."""
+        return [line.text for line in self.lines]
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of all that was sent; lines that follow each other are one `log`."""
+        found: list[str] = []
+        for frame in self.frames:
+            match frame:
+                case Lines(gap=None):
+                    kind = "log"
+                case Lines():
+                    kind = "gap"
+                case Notice():
+                    kind = str(frame.event["type"])
+                case _:
+                    kind = type(frame).__name__.lower()
+            if kind != "log" or found[-1:] != ["log"]:
+                found.append(kind)
+        return found
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """All notices, as events."""
+        return [frame.event for frame in self.frames if isinstance(frame, Notice)]
+
+    @property
+    def place(self) -> Cursor:
+        """Where to go on after what it has."""
+        for frame in reversed(self.frames):
+            match frame:
+                case Lines():
+                    return Cursor(frame.run_id, frame.attempt, frame.last)
+                case Notice():
+                    return Cursor.parse(frame.event["id"], "test")
+                case Farewell():
+                    return frame.cursor
+        raise AssertionError("nothing was sent")
+
+    async def until(self, true: "Callable[[Follower], bool]") -> None:
+        """Wait until something is true of what it has."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not true(self):
+                if self._task.done():
+                    self._task.result()
+                    assert true(self), (self.kinds, self.texts[-3:], self.events[-2:])
+                    return
+                self._more.clear()
+                waiting = asyncio.create_task(self._more.wait())
+                await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+
+    async def has(self, texts: Sequence[bytes]) -> None:
+        """Wait until it has as many lines; they are these."""
+        await self.until(lambda self: len(self.texts) >= len(texts))
+        assert self.texts == list(texts)
+
+    async def end(self) -> None:
+        """Wait until its stream ends by itself."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self._task
+
+    async def leave(self) -> None:
+        """Go away."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+class World:
+    """A runner, a Redis, and the processes between them and their followers."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.runner = LogRunner()
+        self.processes: list[Platform] = []
+        self._followers: dict[Platform, Followers] = {}
+        self.all: list[Follower] = []
+
+    def process(self, **changes: Any) -> Platform:
+        """One more process."""
+        made = platform(self.url, self.runner, **changes)
+        self.processes.append(made)
+        self._followers[made] = Followers(made)
+        return made
+
+    def followers(self, process: Platform | None = None) -> Followers:
+        """The followers of a process, by default of the first."""
+        if not self.processes:
+            self.process()
+        return self._followers[process or self.processes[0]]
+
+    def follow(self, process: Platform | None = None, **query: Any) -> Follower:
+        """A new follower."""
+        made = Follower(self.followers(process), asks(**query))
+        self.all.append(made)
+        return made
+
+    def tasks(self) -> set[str]:
+        """What is at work in this loop, but for the test."""
+        return {
+            task.get_coro().__qualname__  # type: ignore[union-attr] # coroutines have one
+            for task in asyncio.all_tasks()
+            if task is not asyncio.current_task()
+        }
+
+    async def close(self) -> None:
+        """Send all followers away; nothing is left at work."""
+        for follower in self.all:
+            await follower.leave()
+        for process in self.processes:
+            await process.close()
+
+
+@asynccontextmanager
+async def world(url: str) -> AsyncIterator[World]:
+    """A world on an empty Redis; when it ends nothing of it is at work, and every log is let go of."""
+    made = World(url)
+    before = made.tasks()
+    async with Connection.open(Settings(redis_url=url)).use() as client:
+        await client.flushall()
+        await client.aclose()
+    try:
+        yield made
+    finally:
+        await made.close()
+    await eventually(lambda: made.tasks() <= before and not made.runner.reading)
+
+
+async def eventually(true: Callable[[], Any]) -> None:
+    """Wait until something is true."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not true():
+        assert time.monotonic() < deadline, "it does not come"
+        await asyncio.sleep(0.005)

@@ -1,0 +1,116 @@
+"""Redis being away is one error, told at once for a moment, and forgotten as soon as Redis is back."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from common.connection import Connection
+from common.errors import Unavailable
+from common.settings import Settings
+from tests.unit import virtual
+
+
+class _Stub:
+    """A client whose every ping fails with what is set, and is counted."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.asked = 0
+
+    async def ping(self) -> None:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+
+
+def _over(stub: Any) -> Connection:
+    return Connection(stub, 2)
+
+
+async def _away(call: Awaitable[Any]) -> str:
+    with pytest.raises(Unavailable) as caught:
+        await call
+    assert caught.value.dependency == "redis"
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RedisConnectionError("refused"),
+        RedisTimeoutError(),
+        ResponseError("OOM command not allowed"),
+        ReadOnlyError("You can't write against a read only replica."),
+        ConnectionResetError(),
+        TimeoutError(),
+        OSError("no such socket"),
+    ],
+)
+def test_every_way_of_not_answering_is_unavailable(error: Exception) -> None:
+    """A caller has one thing to expect, and a reason to read."""
+
+    async def main() -> str:
+        stub = _Stub()
+        stub.error = error
+        return await _away(_over(stub).check())
+
+    assert virtual.run(main()) == f"Redis does not answer: {str(error) or type(error).__name__}"
+
+
+def test_hold_off() -> None:
+    """After a failure Redis is not asked for half a second, then again; each loss is counted once."""
+
+    async def main() -> list[tuple[int, int]]:
+        stub, seen = _Stub(), []
+        connection = _over(stub)
+        stub.error = RedisConnectionError("refused")
+        for _ in range(3):
+            await _away(connection.check())
+            seen.append((stub.asked, connection.losses))
+        await asyncio.sleep(0.49)
+        await _away(connection.check())
+        seen.append((stub.asked, connection.losses))
+        await asyncio.sleep(0.02)
+        stub.error = None
+        await connection.check()
+        await connection.check()
+        seen.append((stub.asked, connection.losses))
+        return seen
+
+    assert virtual.run(main()) == [(1, 1), (1, 1), (1, 1), (1, 1), (3, 1)]
+
+
+def test_a_mistake_of_the_caller_is_not_a_loss() -> None:
+    """What goes wrong inside `use` for another reason passes as it is."""
+
+    async def main() -> int:
+        connection = _over(_Stub())
+        with pytest.raises(LookupError):
+            async with connection.use():
+                raise LookupError("ours")
+        await connection.check()
+        return connection.losses
+
+    assert virtual.run(main()) == 0
+
+
+async def test_scripts_survive_a_restart(client: "Redis", connection: Connection) -> None:
+    """A Redis that has forgotten its scripts is given them again."""
+    first = await connection.script("ask", ["slot"], ["", 1000, 2000, "run:"])
+    await client.script_flush()
+    second = await connection.script("ask", ["slot"], ["", 1000, 2000, "run:"])
+    assert (first[0], second[0]) == (b"look", b"wait")
+    assert connection.losses == 0
+
+
+async def test_no_server(tmp_path: Any) -> None:
+    """A socket where nobody listens is Redis being away."""
+    connection = Connection.open(Settings(redis_url=f"unix://{tmp_path}/none"))
+    assert (await _away(connection.check())).startswith("Redis does not answer: ")
+    await connection.close()
