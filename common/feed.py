@@ -24,6 +24,7 @@ from common.observe import LINES_LOST, TAILERS
 from common.phases import State
 from common.platform import Platform
 from common.pump import Pump, reading
+from common.shutdown import end
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,11 @@ class Feed:
     def ended(self) -> bool:
         return self._ended.is_set()
 
+    @property
+    def finishing(self) -> bool:
+        """Both the log and the run are over; at most the last look is missing."""
+        return self.ended and (self.status.status.terminal or self.status.status is State.UNKNOWN)
+
     async def ready(self) -> None:
         """Wait until it is known where the log's newest line is."""
         await self._ready.wait()
@@ -111,7 +117,8 @@ class Feed:
     async def current(self) -> None:
         """Wait until `top` is no older than this call, for a bounded time: a run may never pause for a moment."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._current.wait(), _CURRENT_SECONDS)
+            async with asyncio.timeout(_CURRENT_SECONDS):
+                await self._current.wait()
 
     async def after(self, cursor: LineId) -> Lines:
         """The lines that go on behind `cursor`, which is before `top`.
@@ -150,10 +157,7 @@ class Feed:
 
     async def close(self) -> None:
         """Stop reading."""
-        tasks = [*self._tasks, *self._pages.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([*self._tasks, *self._pages.values()])
 
     def announce(self) -> None:
         """Wake every follower."""
@@ -291,7 +295,7 @@ class Feed:
         while not self.finished:
             ended = self.ended  # only a look that began after the last line sees the last state and progress
             await self._look()
-            if ended and (self.status.status.terminal or self.status.status is State.UNKNOWN):
+            if ended and self.finishing:
                 self.finished = True
                 self.announce()
             elif ended:
@@ -299,7 +303,8 @@ class Feed:
                 pause = min(2 * pause, _WATCH_SECONDS)
             else:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._ended.wait(), _WATCH_SECONDS)
+                    async with asyncio.timeout(_WATCH_SECONDS):
+                        await self._ended.wait()
 
     async def _look(self) -> None:
         status = self.status

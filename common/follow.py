@@ -151,10 +151,11 @@ class Followers:
                 for notice in place.last():
                     yield notice
                 return
-            if not query.follow:
+            if not query.follow and not feed.finishing:
                 return
             try:
-                await asyncio.wait_for(changed.wait(), due - time.monotonic())
+                async with asyncio.timeout(due - time.monotonic()):
+                    await changed.wait()
             except TimeoutError:
                 yield IDLE
                 due = time.monotonic() + query.heartbeat_seconds

@@ -64,18 +64,25 @@ class RunRequest(_Wire):
 
     @field_validator("parameters")
     @classmethod
-    def _finite(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        # JSON has no NaN or Infinity, so a -params-file could not carry them.
-        if any(not math.isfinite(number) for number in _floats(parameters)):
-            raise ValueError("NaN and Infinity are not JSON; use null or a string")
+    def _carried_exactly(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        for number in _numbers(parameters):
+            # JSON has neither, so a -params-file could not carry them.
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError("NaN and Infinity are not JSON; use null or a string")
+            # Nextflow (seen with 24.10) reads a longer one from a -params-file modulo 2**64, without a word.
+            if isinstance(number, int) and not -(2**63) <= number < 2**63:
+                raise ValueError(f"{number} does not fit into 64 bits; use a string")
         return parameters
 
 
-def _floats(value: Any) -> list[float]:
-    found, rest = [], [value]
+def _numbers(value: Any) -> list[float | int]:
+    found: list[float | int] = []
+    rest = [value]
     while rest:
         match rest.pop():
-            case float() as number:
+            case bool():
+                continue
+            case float() | int() as number:
                 found.append(number)
             case dict() as mapping:
                 rest.extend(mapping.values())

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 
 from common.errors import Invalid
 from common.models import RunRecord
@@ -48,10 +48,10 @@ class History:
 
     @classmethod
     def read(cls, launch_directory: Path) -> "History":
-        """The history of this launch directory; an empty one before its first run."""
+        """The history of this launch directory; empty where there is none to be read."""
         try:
             return cls.parse((launch_directory / ".nextflow" / "history").read_text("utf-8", "replace"))
-        except FileNotFoundError:
+        except OSError:
             return cls()
 
     @classmethod
@@ -123,13 +123,14 @@ def source(pipeline: str, pipelines_dir: Path) -> str:
     Raises:
         Invalid: the name leads out of that directory.
     """
-    if PurePosixPath(pipeline).is_absolute() or "://" in pipeline:
+    if PurePath(pipeline).is_absolute() or "://" in pipeline:
         return pipeline
-    root = pipelines_dir.resolve()
-    found = (root / pipeline).resolve()
-    if not found.is_relative_to(root):
+    # Not Path.resolve: it raises where links go round in a circle.
+    root = os.path.realpath(pipelines_dir)
+    found = os.path.realpath(os.path.join(root, pipeline))
+    if not PurePath(found).is_relative_to(root):
         raise Invalid("/pipeline", "it leads out of the directory of pipelines; name one below it")
-    return str(found) if os.path.exists(found) else pipeline
+    return found if os.path.exists(found) else pipeline
 
 
 def _name(run_id: str, history: History) -> str:

@@ -78,6 +78,11 @@ class Fold:
         again, cached = known.again or row.get("attempt", "1") not in ("1", "-", ""), known.cached or status == "CACHED"
         return self._learn(hash_, known._replace(ended=status, again=again, cached=cached))
 
+    def close(self) -> bool:
+        """The run is over: attempts whose end nobody wrote down went with a head that was killed; whether there were any."""
+        lost = [(hash_, known) for hash_, known in self._attempts.items() if not known.ended and not known.cached]
+        return any([self._learn(hash_, known._replace(ended="ABORTED")) for hash_, known in lost])
+
     def progress(self) -> Progress:
         """The counts as they are now."""
         processes = {process: _told(counts) for process, counts in self._counts.items()}

@@ -23,6 +23,7 @@ from common.observe import configure_logging
 from common.platform import Platform, platform
 from common.progress import Fold
 from common.pump import Pump, reading
+from common.shutdown import end
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +87,11 @@ class Recorder:
         relaying = asyncio.create_task(pump.run())
         try:
             await self._keep()
-            await asyncio.wait_for(relaying, _DRAIN_SECONDS)
-        except TimeoutError:
-            log.warning("Redis did not take the whole log; it is in the archive", extra={"run_id": self._run_id})
+            done, _ = await asyncio.wait([relaying], timeout=_DRAIN_SECONDS)
+            if not done:
+                log.warning("Redis did not take the whole log; it is in the archive", extra={"run_id": self._run_id})
         finally:
-            relaying.cancel()
-            await asyncio.gather(relaying, return_exceptions=True)
+            await end([relaying])
             self._archive.close()
         if self._changed:  # Redis was away when the last of it was written, and would go on telling what was before
             await self._write_progress(at_once=True)
@@ -100,6 +100,8 @@ class Recorder:
         while not await self._read():
             await asyncio.sleep(_RETRY_SECONDS)
         self._archive.finish()
+        self._take_rows()
+        self._changed |= self._fold.close()
         await self._write_progress(at_once=True)
         async with self._archived:
             self._kept = True
@@ -129,10 +131,13 @@ class Recorder:
         async with self._archived:
             await self._archived.wait_for(lambda: self._kept or (last is not None and self._archive.top >= last))
 
-    async def _write_progress(self, *, at_once: bool = False) -> None:
-        """Write down the tasks' progress if it changed, to the run's directory and to Redis."""
+    def _take_rows(self) -> None:
         for row in self._trace.rows():
             self._changed |= self._fold.row(row)
+
+    async def _write_progress(self, *, at_once: bool = False) -> None:
+        """Write down the tasks' progress if it changed, to the run's directory and to Redis."""
+        self._take_rows()
         if not self._changed or (time.monotonic() - self._written < _PROGRESS_SECONDS and not at_once):
             return
         progress = self._fold.progress()

@@ -8,10 +8,12 @@ it works the same under uvicorn, gunicorn and functions-framework.
 import asyncio
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
 from typing import Any
+
+_LOST_SECONDS = 0.2
 
 
 class Shutdown:
@@ -37,8 +39,10 @@ class Shutdown:
 
     async def wait(self, seconds: float) -> None:
         """Wait for it to begin, `seconds` at most."""
+        # Not `wait_for`: up to Python 3.11 it may lose a cancel that comes together with what it waits for.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
 
     def listen(self) -> None:
         """Begin when this process gets SIGTERM or SIGINT, before the handler that is there now does its part."""
@@ -48,6 +52,19 @@ class Shutdown:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             _chain(number, lambda: loop.call_soon_threadsafe(self.begin))
+
+
+async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough: a cancellation that meets the very moment in which a reply arrives is lost in
+    redis-py (seen with 8.1 on Python 3.11, one in twenty), and the task goes on as if nothing had been.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_LOST_SECONDS)
 
 
 def _chain(number: signal.Signals, first: Callable[[], Any]) -> None:

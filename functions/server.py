@@ -9,6 +9,7 @@ Runs do not depend on this process: they go on when it ends, and the next one fi
 import asyncio
 import importlib
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -53,9 +54,9 @@ async def serve(settings: Settings) -> None:
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=ceil(settings.shutdown_grace_seconds),
-            # A stream's followers are many and idle; what is buffered for one that does not read is bounded.
-            timeout_keep_alive=75,
         )
+        # uvicorn ends on SIGTERM and then raises it again, which would end this process before its Redis has.
+        signal.signal(signal.SIGTERM, lambda *_: None)
         await uvicorn.Server(config).serve(sockets=[listener])
 
 

@@ -25,6 +25,7 @@ export NXF_PLUGINS_DEFAULT=${NXF_PLUGINS_DEFAULT:-false}
 unset JAVA_TOOL_OPTIONS # the JVM would announce it between the lines of the run
 
 flags=(-Dfile.encoding=UTF-8 -Djava.awt.headless=true ${NXF_TEMP:+"-Djava.io.tmpdir=$NXF_TEMP"})
+flags+=(-Xlog:disable -Xlog:all=warning:stderr) # the JVM would put its own warnings between the lines of the run, too
 for package in java.lang java.io java.nio java.net java.util java.util.concurrent.locks \
   java.util.concurrent.atomic java.util.regex java.nio.file.spi sun.nio.ch sun.nio.fs \
   sun.net.www.protocol.{http,https,ftp,file} jdk.internal.{misc,vm}; do

@@ -27,7 +27,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -120,7 +120,11 @@ class GrowingFile:
         self._offset = 0
 
     def read(self, size: int) -> bytes:
-        """What comes next, at most so many bytes; empty where there is nothing (yet, or any more)."""
+        """What comes next, at most so many bytes; empty where there is nothing (yet, or any more).
+
+        Raises:
+            Unavailable: it cannot be read.
+        """
         try:
             with self._path.open("rb", buffering=0) as file:
                 inode = os.fstat(file.fileno()).st_ino
@@ -129,6 +133,8 @@ class GrowingFile:
                 data = os.pread(file.fileno(), size, self._offset)
         except FileNotFoundError:
             return b""
+        except OSError as error:
+            raise Unavailable("runner", f"{self._path.name} cannot be read: {error.strerror}.") from error
         self._inode = inode
         self._offset += len(data)
         return data
@@ -257,7 +263,9 @@ class State:
 
     def empty_trash(self) -> None:
         """Delete what was taken away, now or before a crash; what resists is left for the next time."""
-        shutil.rmtree(self.trash, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            for left in self.trash.iterdir():
+                shutil.rmtree(left, ignore_errors=True)
 
     def _mutex(self, deadline: float) -> Lock:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -3,9 +3,9 @@
     python -m common.local.supervisor RUN_ID < ORDERS
 
 (The argument is for who looks at `ps`.) It answers with one line on standard output (`launched VERSION`,
-`refused WHY`, `unavailable WHY`) and goes on in the background. Under the mutex it takes the locks, compares the Job and the Lease
-with what its launcher read and marks the Job launched: that is the conditional write of a launch,
-made by who will live up to it, so no Job is launched without a supervisor.
+`refused WHY`, `unavailable WHY`) and goes on in the background. Under the mutex it takes the locks,
+compares the Job and the Lease with what its launcher read and marks the Job launched: that is the
+conditional write of a launch, made by who will live up to it, so no Job is launched without a supervisor.
 
 It runs as two processes. The inner one, `Supervisor`, starts Nextflow, writes its output to the log
 and ends what it leaves behind; only when no process is left and the log is final does it write the
@@ -143,8 +143,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Start the head, and stay until it has ended and nothing of it is left."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._tell_to_end)
+        _on_signals(self._tell_to_end)
         for note in self._orders.notes:
             self._log.take("stderr", note.encode() + b"\n")
         try:
@@ -152,10 +151,10 @@ class Supervisor:
         except (OSError, subprocess.SubprocessError) as error:
             self._finish(End("Failed", _now(), message=f"Nextflow could not be started: {error}", clean=True))
             return
-        while not self._over():
+        while (exited := self._exited) is None or not self._alone():
             self._turn()
         self._drain()
-        self._finish(self._end())
+        self._finish(_end_of(*exited))
 
     def _start(self) -> None:
         orders = self._orders
@@ -241,10 +240,10 @@ class Supervisor:
             self._ending = processes.Ending(self._family, grace)
         self._ending.step()
 
-    def _over(self) -> bool:
-        """Whether the head and all that it has started are gone."""
+    def _alone(self) -> bool:
+        """Whether all that the head has started is gone."""
         # Orphans become children of this process, so without children it has no descendants.
-        return self._exited is not None and self._childless and not self._family()
+        return self._childless and not self._family()
 
     def _family(self) -> set[Process]:
         return processes.family(self._orders.run_id)
@@ -255,26 +254,27 @@ class Supervisor:
         while (self._pipes.get_map() or self._log.blocked) and time.monotonic() < give_up_at:
             self._read(_ENDING_TURN_SECONDS)
 
-    def _end(self) -> End:
-        code, at = self._exited or (1, _now())
-        if code == 0:
-            return End("Complete", at, exit_code=0, clean=True)
-        if code > 0:
-            return End("Failed", at, exit_code=code, message=f"Nextflow exited with {code}.", clean=True)
-        # As shells and container runtimes tell it.
-        message = f"Nextflow was killed by {signal.Signals(-code).name}."
-        return End("Failed", at, exit_code=128 - code, message=message, clean=True)
-
     def _finish(self, end: End) -> None:
         """Make the log final, then write the end; with a full disk, as soon as it is not."""
         while True:
-            told = end if self._log.finish() else replace(end, message=_LOG_CUT)
+            told = end if self._log.finish() else replace(end, message=f"{end.message or ''} {_LOG_CUT}".lstrip())
             if _write_end(self._orders, self._locks, told, self._started_at):
                 return
             time.sleep(_RETRY_SECONDS)
 
     def _tell_to_end(self, _number: int, _frame: FrameType | None) -> None:
         self._told_to_end = True
+
+
+def _end_of(code: int, at: str) -> End:
+    """The end of a head that exited like this, as waitpid tells it."""
+    if code == 0:
+        return End("Complete", at, exit_code=0, clean=True)
+    if code > 0:
+        return End("Failed", at, exit_code=code, message=f"Nextflow exited with {code}.", clean=True)
+    # 128 more than the signal, as shells and container runtimes tell it.
+    message = f"Nextflow was ended by signal {-code} ({signal.strsignal(-code)})."
+    return End("Failed", at, exit_code=128 - code, message=message, clean=True)
 
 
 def main() -> None:
@@ -290,6 +290,7 @@ def main() -> None:
         return _answer(f"refused {error}")
     except Unavailable as error:
         return _answer(f"unavailable {error}")
+    _on_signals(lambda *_: None)
     _answer(f"launched {version}")
     processes.go_background(orders.directory)
     if orders.recorder:
@@ -327,8 +328,6 @@ def _lock(path: Path) -> Lock:
 
 def _guard(orders: Orders, locks: Locks) -> None:
     """Have the run supervised, and end it if its supervisor does not."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)  # not ignored: that would be inherited through exec
     processes.adopt_orphans()
     inner = os.fork()
     if not inner:
@@ -367,6 +366,12 @@ def _change(
                 files.write_job(orders.run_id, changed)
         if free is not None:
             free.release()
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Handle what politely ends a process; ignoring it instead would be inherited by the head."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, handler)
 
 
 def _answer(line: str) -> None:

@@ -85,7 +85,9 @@ class Toolchain:
 
 
 def default_cache(environ: Mapping[str, str]) -> Path:
-    """Where installations are kept: one place for all that runs from a checkout, the user's cache otherwise."""
+    """Where installations are kept: TOOLCHAIN_DIR, else one place for a whole checkout, else the user's cache."""
+    if given := environ.get("TOOLCHAIN_DIR"):
+        return Path(given).absolute()
     root = _HERE.parent.parent
     if (root / "pyproject.toml").is_file():
         return root / ".toolchain"

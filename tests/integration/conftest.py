@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.server import ROOT, LocalServer, nextflows, processes
+from tests.integration.server import ROOT, LocalServer, belongings, poll
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,7 +22,7 @@ def state_dir() -> Iterator[Path]:
     """A state directory with a path short enough for a socket; nothing that uses it is left behind."""
     with tempfile.TemporaryDirectory(prefix="nfc-", ignore_cleanup_errors=True) as name:
         yield Path(name)
-        for process in processes(name):
+        for process in belongings(Path(name)):
             process.kill()
 
 
@@ -41,7 +41,9 @@ def make_server(state_dir: Path) -> Iterator[Callable[..., LocalServer]]:
     for server in made:
         if server.alive:
             server.stop()
-    assert nextflows(state_dir) == [], "a test left its run behind"
+    for _ in poll("everything to be gone with its server"):
+        if not belongings(state_dir):
+            break
 
 
 @pytest.fixture

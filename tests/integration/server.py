@@ -105,7 +105,9 @@ class LocalServer:
 
     def text(self, run_id: str, **parameters: Any) -> str:
         """The run's log as plain text, followed to its end."""
-        response = self.call("GET", "/stream", params={"run_id": run_id, **parameters}, headers={"accept": "text/plain"})
+        response = self.call(
+            "GET", "/stream", params={"run_id": run_id, **parameters}, headers={"accept": "text/plain"}
+        )
         assert response.status_code == 200, response.text
         return response.text
 
@@ -151,6 +153,20 @@ def processes(*words: str) -> list[psutil.Process]:
             if process.status() != psutil.STATUS_ZOMBIE and all(word in command for word in words):
                 found.append(process)
         except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def belongings(state_dir: Path) -> list[psutil.Process]:
+    """Living processes of any kind that work in a state directory, or name it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            place = Path(process.cwd())
+            named = any(str(state_dir) in word for word in process.cmdline())
+            if process.status() != psutil.STATUS_ZOMBIE and (named or state_dir in (place, *place.parents)):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
 

@@ -149,7 +149,9 @@ def test_a_retried_task_is_counted_and_a_resumed_run_takes_it_from_the_cache(ser
 def test_progress_shows_while_the_run_goes_on(server: LocalServer) -> None:
     """A follower sees tasks submitted and finished before the run is complete."""
     run = server.call(
-        "POST", "/run", json={"pipeline": "examples/simple-pipeline", "parameters": {"outdir": str(server.state_dir / "out")}}
+        "POST",
+        "/run",
+        json={"pipeline": "examples/simple-pipeline", "parameters": {"outdir": str(server.state_dir / "out")}},
     ).json()
     with server.events(run["run_id"]) as stream:
         told = [json.loads(event["data"]) for event in stream]

@@ -331,7 +331,7 @@ async def test_a_supervisor_that_does_not_answer_leaves_it_open(
     """What it did, or not, is found by reading again."""
     job = await taken(runner, a_record("echo x"))
     silent = directory / "python"
-    silent.write_text(f'#!/bin/sh\n"{sys.executable}" "$@" >/dev/null\nsleep 3600\n')
+    silent.write_text(f'#!/bin/sh\n"{sys.executable}" "$@" >/dev/null\nexec sleep 3600\n')
     silent.chmod(0o755)
     monkeypatch.setattr(processes, "_LAUNCH_SECONDS", 1.0)
     monkeypatch.setattr(sys, "executable", str(silent))
@@ -400,7 +400,8 @@ async def test_a_run_outlives_its_server(place: LocalPlace, runner: LocalRunner)
     with launcher(place, job.run_id) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "launched\n"
-    assert state(await current(runner, job.run_id)) in (State.STARTING, State.RUNNING)
+    assert state(await running(runner, job.run_id)) is State.RUNNING
+    assert len(supervisors(job.run_id)) == 2
     assert await text(runner, job.run_id) == b"\n".join(b"%d" % number for number in range(1, 61))
     assert (await ended(runner, job.run_id)).condition == "Complete"
 
@@ -468,6 +469,23 @@ async def test_a_recorder_that_cannot_start_disturbs_nobody(place: LocalPlace) -
     """The run is what it is without one."""
     runner = await place.runner(recorder=["/no/such/recorder"])
     assert (await ended(runner, (await started(runner, "echo x")).run_id)).condition == "Complete"
+
+
+async def test_lines_written_while_a_reader_looks_away_are_not_lost(
+    place: LocalPlace, runner: LocalRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read all there was, and before it knows whether that was all, the run writes much more and ends."""
+    other = await place.runner()
+    run_id = (await started(runner, "echo 0; sleep 1; seq 20000")).run_id
+    await said(other, run_id, b"0")
+    real = runner._do
+
+    async def slow(action: Any) -> Any:
+        await ended(other, run_id)
+        return await real(action)
+
+    monkeypatch.setattr(runner, "_do", slow)
+    assert [int(line.text) for line in await log(runner, run_id)] == list(range(20_001))
 
 
 # The state directory.

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, cast
@@ -141,17 +141,16 @@ class LogRunner:
                     return
                 yield ()
                 if news is self._news:
-                    try:
-                        await asyncio.wait_for(news.wait(), _TICK_SECONDS)
-                    except TimeoutError:
-                        continue
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_TICK_SECONDS):
+                            await news.wait()
         finally:
             self.reading -= 1
 
 
 def platform(url: str, runner: LogRunner, **changes: Any) -> Platform:
     """A process' parts over a runner and a Redis."""
-    settings = Settings(redis_url=url, heartbeat_seconds=5, **changes)
+    settings = Settings(redis_url=url, **changes)
     return Platform.assemble(settings, cast("Runner", runner), Connection.open(settings))
 
 
@@ -169,14 +168,16 @@ class Follower:
         self.frames: list[Frame] = []
         self._more = asyncio.Event()
         self._task = asyncio.create_task(self._follow())
+        self._task.add_done_callback(lambda _: self._more.set())
 
     async def _follow(self) -> None:
         run_id = await self._followers.resolve(self._query)
         if run_id is None:
             return
-        async for frame in self._followers.follow(self._query, run_id):
-            self.frames.append(frame)
-            self._more.set()
+        async with aclosing(self._followers.follow(self._query, run_id)) as frames:
+            async for frame in frames:
+                self.frames.append(frame)
+                self._more.set()
 
     @property
     def lines(self) -> list[Line]:
@@ -233,9 +234,7 @@ class Follower:
                     assert true(self), (self.kinds, self.texts[-3:], self.events[-2:])
                     return
                 self._more.clear()
-                waiting = asyncio.create_task(self._more.wait())
-                await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
+                await self._more.wait()
 
     async def has(self, texts: Sequence[bytes]) -> None:
         """Wait until it has as many lines; they are these."""

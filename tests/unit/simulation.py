@@ -95,12 +95,14 @@ class Weather:
     @classmethod
     def draw(cls, rng: random.Random) -> "Weather":
         """Each kind of trouble is absent, rare or frequent: together they would hide each other."""
+        if rng.random() < 0.3:  # at the fence alone
+            return cls(step_seconds=0.02, hold_up=0.1, runner_away=rng.choice([0, 0.1]), unknown=0.5)
         return cls(
             step_seconds=rng.choice([0.001, 0.01, 0.05, 0.2]),
             hold_up=rng.choice([0, 0.02, 0.1]),
             kill=rng.choice([0, 0.01, 0.04]),
-            runner_away=rng.choice([0, 0, 0.02, 0.1]),
-            unknown=rng.choice([0, 0.1, 0.3]),
+            runner_away=rng.choice([0, 0, 0.03, 0.1]),
+            unknown=rng.choice([0, 0.1, 0.3, 0.5]),
             redis_away=rng.choice([0, 0, 0.05]),
             redis_events=rng.choice([0, 1, 4]),
             hang_up=rng.choice([0, 0.1]),
@@ -116,7 +118,7 @@ class World:
     def __init__(self, seed: int | str, store: "redis.Redis", weather: Weather | None = None) -> None:
         self.rng = random.Random(f"world {seed}")
         self.weather = Weather.draw(self.rng) if weather is None else weather
-        self.cluster = Cluster(self.rng, leftovers=self.rng.choice([0.0, 0.5]))
+        self.cluster = Cluster(self.rng, self.rng.choice([3.0, 3.0, 0.3]), leftovers=self.rng.choice([0.0, 0.5]))
         self.cluster.watch = lambda text: self.note("cluster", text)
         self.store = store
         self.redis_is_away = False
@@ -130,6 +132,7 @@ class World:
         self._expiries: dict[str, float] = {}
         self._names = 0
         self._processes = 0
+        self.interfere: Callable[[str, Callable[[], object]], None] = lambda what, act: None
         self.scripts: Callable[[str, str], str] = lambda name, source: source
         self.settings = Settings(cancel_wait_seconds=6, busy_wait_seconds=10)
 
@@ -191,6 +194,7 @@ class World:
         if self.rng.random() < weather.runner_away:
             self.note(who, f"{what}: unavailable")
             raise Unavailable("runner", "the model runner is away")
+        self.interfere(what, act)
         fate = "done"
         if writes:
             if actor.reads_only:
@@ -209,12 +213,13 @@ class World:
             if not what.startswith(("lease", "delete", "sweep")):
                 actor.decided_at = self.time
             self.note(who, f"{what}: {fate} -> {_short(result)}")
-            await self.pause(process)
             if fate == "done":
+                await self.pause(process)
                 return result
         else:
             self.note(who, f"{what}: {fate}")
-            await self.pause(process)
+        await asyncio.sleep(self.rng.choice([0, 0.3, 3, 12]))  # whoever runs into a time-out has waited for it
+        await self.pause(process)
         raise OutcomeUnknown("runner", "the model runner did not answer")
 
     def _late(self, who: str, what: str, act: Callable[[], object]) -> None:
@@ -267,7 +272,7 @@ class World:
                     self.note("redis", "*** flushed")
                     self.store.flushall()
                 case "keep":
-                    kept = {key: self.store.dump(key) for key in self.store.keys()}  # type: ignore[union-attr,misc] # sync client
+                    kept = {key: self.store.dump(key) for key in self.store.scan_iter()}  # type: ignore[misc] # sync client
                 case "set back":
                     self.note("redis", "*** set back")
                     self.store.flushall()
@@ -662,6 +667,9 @@ class History:
             found = await look.run(platform, run_id)
             if found.status is not truth:
                 world.broken.append(f"{when}: status says {run_id} {found.status}; in truth {truth}")
+        queued = [run_id for run_id, state in told.items() if state is State.QUEUED]
+        if queued:
+            world.broken.append(f"{when}: the history has runs that were never accepted: {queued}")
         if len(told) != len(runs) or runs != sorted(runs, key=lambda run: run.created_at, reverse=True):
             world.broken.append(f"{when}: the history has a run twice, or in another order")
         if when == "with Redis":
@@ -677,6 +685,21 @@ def _condition(condition: str | None, mark: CancelMark | None) -> State | None:
     if condition is None:
         return None
     return State.CANCELLING if mark is not None else State.SUCCEEDED if condition == "Complete" else State.FAILED
+
+
+def scripted(store: "redis.Redis", story: Callable[[World], Awaitable[None]]) -> None:
+    """Run one story in calm weather; it may disturb single calls through `World.interfere`."""
+    store.flushall()
+
+    async def main() -> None:
+        world = World("scripted", store, CALM)
+        _actor.set(Actor("somebody"))
+        with _virtual_names(world):
+            await story(world)
+        assert world.broken == []
+        world.end()
+
+    virtual.run(main())
 
 
 def play(seed: int | str, store: "redis.Redis", scripts: Callable[[str, str], str] | None = None) -> list[str]:
@@ -699,10 +722,9 @@ def play(seed: int | str, store: "redis.Redis", scripts: Callable[[str, str], st
                 await history.play()
             except Exception as error:
                 failures.append(error)
-            failures += [
-                error for task in history.tasks if task.done() and not task.cancelled() and (error := task.exception())
-            ]
-            world.broken += [f"not handled: {error!r}" for error in failures]
+            ended = [task for task in history.tasks if task.done() and not task.cancelled()]
+            failures += [failure for task in ended if (failure := task.exception()) is not None]
+            world.broken += [f"not handled: {failure!r}" for failure in failures]
             world.end()
             if failures:
                 world.trace += traceback.format_exception(failures[0])

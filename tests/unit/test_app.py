@@ -96,7 +96,9 @@ async def test_request_ids(client: httpx.AsyncClient) -> None:
     """A caller's id is kept if it is fit to be logged; otherwise there is a new one each time."""
     given = await client.get("/give", headers={"x-request-id": "trace-1.a:b"})
     assert given.headers["x-request-id"] == "trace-1.a:b"
-    made = [(await client.get("/give", headers={"x-request-id": bad})).headers["x-request-id"] for bad in ("a b", "x" * 65)]
+    made = [
+        (await client.get("/give", headers={"x-request-id": bad})).headers["x-request-id"] for bad in ("a b", "x" * 65)
+    ]
     assert len({*made, "a b", "x" * 65}) == 4
 
 
@@ -148,7 +150,9 @@ async def test_errors_are_problems(
     response = await client.get("/fail")
     document = told(response)
     assert {name: document[name] for name in expected} == {**expected, "type": PROBLEM + expected["type"]}
-    assert {name: response.headers.get(name) for name in ("retry-after",)} == {"retry-after": headers.get("retry-after")}
+    assert {name: response.headers.get(name) for name in ("retry-after",)} == {
+        "retry-after": headers.get("retry-after")
+    }
     assert "secret" not in response.text
 
 

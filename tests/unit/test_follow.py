@@ -109,7 +109,6 @@ async def test_a_flushed_redis_is_filled_again_while_the_log_is_silent(given: Wo
     recorder = given.process()
     task = asyncio.create_task(Pump(recorder.runner, recorder.streams, run_id, 1, who="recorder", lasting=True).run())
     await flush(given)
-    await eventually(lambda: True)
     deadline = asyncio.get_running_loop().time() + 10
     while len(await entries(given, run_id)) < 50:
         assert asyncio.get_running_loop().time() < deadline
@@ -202,11 +201,13 @@ async def test_a_dead_recorder_is_replaced_and_given_way_to(given: World) -> Non
     await follower.has([b"by the recorder", b"by the feed"])
     assert str(await relayed_by()).startswith("b'stream-")
     task = recorder()
+    await eventually(lambda: given.runner.reading == 2)
     await eventually(lambda: given.runner.reading == 1)
     assert await relayed_by() == b"recorder"
     given.runner.write(run_id, b"by the recorder again")
     await follower.has([b"by the recorder", b"by the feed", b"by the recorder again"])
-    task.cancel()
+    given.runner.end(run_id)
+    await asyncio.wait_for(task, 10)
 
 
 async def test_what_nobody_holds_is_told_and_ends_the_stream(given: World) -> None:
@@ -343,6 +344,7 @@ async def test_progress_is_told_as_it_changes(given: World) -> None:
     """Only its latest value, with the final one in `complete`."""
     run_id = given.runner.start()
     follower = given.follow()
+    await follower.until(lambda self: self.kinds == ["status"])
     for submitted in (1, 2):
         given.runner.runs[run_id].progress = Progress(total=ProcessProgress(submitted=submitted))
         await follower.until(lambda self: "progress" in self.kinds)

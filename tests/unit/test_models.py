@@ -151,6 +151,14 @@ def test_numbers_that_are_not_json_are_refused(number: float) -> None:
     assert _refused(parameters={"x": [{"y": [number]}]}) == [("parameters",)]
 
 
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**40])
+def test_integers_that_nextflow_would_wrap_are_refused(number: int) -> None:
+    """A value that would arrive as another is a mistake to be told, at the top and deep inside."""
+    assert _refused(parameters={"x": number}) == [("parameters",)]
+    assert _refused(parameters={"x": [{"y": [number]}]}) == [("parameters",)]
+    assert RunRequest(pipeline="p", parameters={"x": 2**63 - 1, "y": -(2**63)})
+
+
 @pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e999", "[" * 50_000, '"\\ud800"'])
 def test_bodies_that_are_no_parameters_are_refused(text: str) -> None:
     """A hostile body is a validation error, never a crash."""
@@ -165,7 +173,7 @@ def test_parameters_refused(parameters: Any) -> None:
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )

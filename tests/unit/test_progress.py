@@ -216,3 +216,15 @@ def test_what_is_no_row_changes_nothing(row: dict[str, str]) -> None:
 def test_no_line_breaks_it(text: bytes, prefix: bytes) -> None:
     """Tasks write what they like to the same output."""
     Fold().line(prefix + text)
+
+
+def test_what_nobody_saw_end_went_with_the_head() -> None:
+    """Once the run is over nothing of it runs: attempts without a row have failed, the others stay what they are."""
+    fold = Fold()
+    fold.line(b"[aa/000001] Submitted process > P (1)")
+    fold.line(b"[aa/000002] Submitted process > P (2)")
+    fold.line(b"[aa/000003] Cached process > P (3)")
+    fold.row({"hash": "aa/000001", "process": "P", "status": "COMPLETED", "attempt": "1"})
+    assert fold.close() is True
+    assert fold.progress().total == ProcessProgress(submitted=2, succeeded=1, failed=1, cached=1)
+    assert fold.close() is False

@@ -93,7 +93,7 @@ class _Side:
             b"zset": lambda key: self.client.zrange(key, 0, -1),
             b"stream": self.client.xrange,
         }
-        kinds = {key: self.client.type(key) for key in self.client.keys()}
+        kinds = {key: self.client.type(key) for key in sorted(self.client.scan_iter())}
         return {key: (self.client.ttl(key) > 0, read[kind](key)) for key, kind in kinds.items()}
 
 

@@ -417,7 +417,8 @@ def test_the_launcher_becomes_the_jvm(machine: Machine) -> None:
 
 
 def test_one_place_for_all_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests, demo and server share an installation; without a checkout it is the user's cache."""
+    """Tests, demo and server share an installation; without a checkout it is the user's cache, unless told."""
+    assert toolchain.default_cache({"TOOLCHAIN_DIR": "/opt/toolchain", "HOME": "/home/me"}) == Path("/opt/toolchain")
     assert toolchain.default_cache({}) == HERE.parent.parent / ".toolchain"
     monkeypatch.setattr(toolchain, "_HERE", tmp_path / "site-packages/common/local")
     assert toolchain.default_cache({"HOME": "/home/me"}) == Path("/home/me/.cache/nextflow-controller")
