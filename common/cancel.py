@@ -80,7 +80,7 @@ class _Attempt:
             if left is None:
                 return await self._after()
             self._target = left
-        elif job.mark is None:
+        elif not self.sent or job.mark is None:  # over another's mark too: who was to act on it may have died
             self.sent = True
             self._target = await (runner.seal if job.inert else runner.stop)(job, self._mark)
         if stamp_ms and self._target.mark is not None:

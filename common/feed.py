@@ -335,6 +335,7 @@ class Feeds:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._feeds: dict[str, Feed] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def open(self, run_id: str | None) -> AsyncIterator[Feed]:
@@ -358,7 +359,11 @@ class Feeds:
             if not feed.followers:
                 del self._feeds[feed.run_id]
                 TAILERS.dec()
-                await feed.close()
+                # A task of its own: the follower may be here because it is cancelled, again and again.
+                closing = asyncio.create_task(feed.close())
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+                await asyncio.shield(closing)
 
     def announce(self) -> None:
         """Wake the followers of every run."""

@@ -79,7 +79,7 @@ class Fold:
         return self._learn(hash_, known._replace(ended=status, again=again, cached=cached))
 
     def close(self) -> bool:
-        """The run is over: attempts whose end nobody wrote down went with a head that was killed; whether there were any."""
+        """The run is over: attempts that nobody saw end went with a head that was killed. Whether there were any."""
         lost = [(hash_, known) for hash_, known in self._attempts.items() if not known.ended and not known.cached]
         return any([self._learn(hash_, known._replace(ended="ABORTED")) for hash_, known in lost])
 

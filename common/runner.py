@@ -73,6 +73,7 @@ class Runner(Protocol):
     async def stop(self, read: Job, mark: CancelMark) -> Job:
         """Mark a launched Job as cancelled and have its head ended: asked politely, then forced.
 
+        A Job that carries a mark keeps it, but whoever was to end its head may have died: that is seen to again.
         Returns at once; the Job is stopped when `job()` shows a condition.
 
         Raises:

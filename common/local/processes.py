@@ -97,15 +97,13 @@ def start_head(orders: Orders, inherited: Sequence[int]) -> subprocess.Popen[byt
     )
 
 
-def start_recorder(orders: Orders) -> None:
-    """Start the recorder, as no child of this process and with nothing of it; that it cannot be is only noted."""
-    middle = os.fork()
-    if middle:
-        os.waitpid(middle, 0)
-        return
+def start_recorder(orders: Orders) -> int | None:
+    """Start the recorder, in a session of its own; its pid. That it cannot be started is only noted."""
+    if not orders.recorder:
+        return None
     try:
         with (orders.directory / "recorder.err").open("ab") as errors:
-            subprocess.Popen(
+            return subprocess.Popen(
                 orders.recorder,
                 env=orders.recorder_environ,
                 cwd=_ROOT,
@@ -113,11 +111,10 @@ def start_recorder(orders: Orders) -> None:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 start_new_session=True,
-            )
+            ).pid
     except OSError:
         traceback.print_exc()
-    finally:
-        os._exit(0)
+        return None
 
 
 def go_background(directory: Path) -> None:
@@ -135,9 +132,10 @@ def marked(run_id: str) -> set[Process]:
     return {process for process in psutil.process_iter() if _carries(process, run_id, tag) and _lives(process)}
 
 
-def family(run_id: str) -> set[Process]:
-    """All living processes of the run, as its supervisor sees them: the marked ones and its own descendants."""
-    return marked(run_id) | {child for child in psutil.Process().children(recursive=True) if _lives(child)}
+def family(run_id: str, but: int | None = None) -> set[Process]:
+    """All living processes of the run, as its supervisor sees them: the marked ones and its descendants but one."""
+    descendants = psutil.Process().children(recursive=True)
+    return marked(run_id) | {child for child in descendants if child.pid != but and _lives(child)}
 
 
 class Ending:

@@ -183,8 +183,9 @@ class LocalRunner:
             current = _unchanged(files, read)
             if not current.runs:
                 raise Conflict("The Job does not run.")
-            stopping = files.write_job(read.run_id, replace(current, mark=mark.model_dump(mode="json")))
-            return stopping, files.supervised(read.run_id)
+            if current.mark is None:
+                current = files.write_job(read.run_id, replace(current, mark=mark.model_dump(mode="json")))
+            return current, files.supervised(read.run_id)
 
         stopping, supervised = await self._do(change)
         if not supervised:  # a head whose supervisor is dead has been asked already, and nobody would force it

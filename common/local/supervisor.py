@@ -34,9 +34,9 @@ from types import FrameType
 
 from psutil import Process
 
-from common import cri
 from common.errors import Conflict, OutcomeUnknown, Unavailable
 from common.local import processes
+from common.local.log import Log
 from common.local.state import LOST, PATIENCE_SECONDS, End, JobFile, Lock, Orders, check_unchanged
 
 _LOG_CUT = "The end of its log could not be written."
@@ -46,6 +46,8 @@ _ENDING_TURN_SECONDS = 0.02
 _READ_BYTES = 64 * 1024  # what a pipe holds
 _LEFT_BEHIND_GRACE_SECONDS = 2.0  # for processes that outlive the head, from SIGTERM to SIGKILL
 _DRAIN_SECONDS = 2.0  # for a pipe that somebody outside the run keeps open
+_RECORDER_PAUSE_SECONDS = 0.5  # before one that died is started again; doubled each time
+_RECORDER_MOST_SECONDS = 30.0
 _RETRY_SECONDS = 0.5  # while the state directory cannot be written
 _LOOK_SECONDS = 0.05  # for the mutex, while output is waiting
 
@@ -65,62 +67,6 @@ class Locks:
     def release(self) -> None:
         for lock in (self.alive, self.supervised, self.slot):
             lock.release()
-
-
-class Log:
-    """The run's log: bytes of two pipes in, whole lines out, each with a time of its own.
-
-    What cannot be written (a full disk) is kept and tried again; meanwhile `blocked` says not to
-    bring more, so the pipes fill up and the run waits for the disk: no line is lost.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
-        self._last_ns = 0
-        self._open_lines: dict[str, bytes] = {}
-        self._unwritten = b""
-
-    @property
-    def blocked(self) -> bool:
-        return bool(self._unwritten)
-
-    def take(self, stream: str, data: bytes) -> None:
-        """Take in output as it came; a line is passed on once it is whole, or longer than a piece."""
-        *lines, rest = (self._open_lines.get(stream, b"") + data).split(b"\n")
-        self._unwritten += b"".join([cri.record(self._now(), stream, line) for line in lines])
-        whole = len(rest) - len(rest) % cri.PIECE_BYTES
-        if whole:
-            self._unwritten += cri.record(self._now(), stream, rest[:whole], ended=False)
-        self._open_lines[stream] = rest[whole:]
-
-    def end(self, stream: str) -> None:
-        """The stream has ended, perhaps without a last newline."""
-        rest = self._open_lines.pop(stream, b"")
-        if rest:
-            self._unwritten += cri.record(self._now(), stream, rest, ended=False)
-
-    def flush(self) -> None:
-        """Write what is there with one call, so that a crash tears one record at most."""
-        # A disk that fills up may take half a record; what is kept goes on exactly there.
-        with suppress(OSError):
-            while self._unwritten:
-                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
-
-    def finish(self) -> bool:
-        """Bring all that was taken in to the disk; whether that is done."""
-        for stream in tuple(self._open_lines):
-            self.end(stream)
-        self.flush()
-        try:
-            os.fsync(self._file.fileno())
-        except OSError:
-            return False
-        return not self.blocked
-
-    def _now(self) -> int:
-        # Never twice the same and never back, whatever the clock does: ids are made of it.
-        self._last_ns = max(self._last_ns + 1, time.time_ns())
-        return self._last_ns
 
 
 class Supervisor:
@@ -153,8 +99,7 @@ class Supervisor:
             return
         while (exited := self._exited) is None or not self._alone():
             self._turn()
-        self._drain()
-        self._finish(_end_of(*exited))
+        self._finish(_end_of(*exited, self._log.complaint))
 
     def _start(self) -> None:
         orders = self._orders
@@ -248,16 +193,18 @@ class Supervisor:
     def _family(self) -> set[Process]:
         return processes.family(self._orders.run_id)
 
-    def _drain(self) -> None:
-        """Read what the gone processes left in the pipes."""
+    def _drain(self) -> bool:
+        """Read what the gone processes left in the pipes; False if the log cannot take it: try again."""
         give_up_at = time.monotonic() + _DRAIN_SECONDS
         while (self._pipes.get_map() or self._log.blocked) and time.monotonic() < give_up_at:
             self._read(_ENDING_TURN_SECONDS)
+        return not self._log.blocked
 
     def _finish(self, end: End) -> None:
         """Make the log final, then write the end; with a full disk, as soon as it is not."""
         while True:
-            told = end if self._log.finish() else replace(end, message=f"{end.message or ''} {_LOG_CUT}".lstrip())
+            whole = self._drain() and self._log.finish()
+            told = end if whole else replace(end, message=f"{end.message or ''} {_LOG_CUT}".lstrip())
             if _write_end(self._orders, self._locks, told, self._started_at):
                 return
             time.sleep(_RETRY_SECONDS)
@@ -266,12 +213,13 @@ class Supervisor:
         self._told_to_end = True
 
 
-def _end_of(code: int, at: str) -> End:
-    """The end of a head that exited like this, as waitpid tells it."""
+def _end_of(code: int, at: str, complaint: str) -> End:
+    """The end of a head that exited like this, as waitpid tells it, and with what it complained of."""
     if code == 0:
         return End("Complete", at, exit_code=0, clean=True)
     if code > 0:
-        return End("Failed", at, exit_code=code, message=f"Nextflow exited with {code}.", clean=True)
+        message = f"Nextflow exited with {code}. {complaint}".rstrip()
+        return End("Failed", at, exit_code=code, message=message, clean=True)
     # 128 more than the signal, as shells and container runtimes tell it.
     message = f"Nextflow was ended by signal {-code} ({signal.strsignal(-code)})."
     return End("Failed", at, exit_code=128 - code, message=message, clean=True)
@@ -293,8 +241,6 @@ def main() -> None:
     _on_signals(lambda *_: None)
     _answer(f"launched {version}")
     processes.go_background(orders.directory)
-    if orders.recorder:
-        processes.start_recorder(orders)
     _guard(orders, locks)
 
 
@@ -322,7 +268,8 @@ def _admit(orders: Orders) -> tuple[Locks, int]:
 def _lock(path: Path) -> Lock:
     lock = Lock.take(path)
     if lock is None:
-        raise Conflict("Processes of an earlier run are still there.")
+        # No other version would change that, so reading again is of no use to the launcher: it has to wait.
+        raise Unavailable("runner", "Processes of an earlier run are still there.", retry_after_seconds=5)
     return lock
 
 
@@ -335,11 +282,31 @@ def _guard(orders: Orders, locks: Locks) -> None:
         processes.adopt_orphans()
         Supervisor(orders, locks).run()
         return
-    _, status = os.waitpid(inner, 0)
+    status, recorder = _wait(inner, orders)
     if status:
-        processes.end(lambda: processes.family(orders.run_id), orders.grace_seconds)
+        processes.end(lambda: processes.family(orders.run_id, but=recorder), orders.grace_seconds)
         while not _write_end(orders, locks, End("Failed", _now(), message=LOST, clean=True)):
             time.sleep(_RETRY_SECONDS)
+
+
+def _wait(inner: int, orders: Orders) -> tuple[int, int | None]:
+    """Wait for the supervisor; its exit status, and the recorder's pid.
+
+    Meanwhile keep a recorder going, as the kubelet does with a sidecar: one that ended well has recorded
+    all there is, one that died is started again, ever more slowly.
+    """
+    recorder = processes.start_recorder(orders)
+    again_at, pause = float("inf"), _RECORDER_PAUSE_SECONDS
+    while True:
+        pid, status = os.waitpid(-1, 0 if again_at == float("inf") else os.WNOHANG)
+        if pid == inner:
+            return status, recorder
+        if pid == recorder and status:
+            again_at, pause = time.monotonic() + pause, min(2 * pause, _RECORDER_MOST_SECONDS)
+        elif not pid:
+            time.sleep(_TURN_SECONDS)
+        if time.monotonic() >= again_at:
+            recorder, again_at = processes.start_recorder(orders), float("inf")
 
 
 def _write_end(orders: Orders, locks: Locks, end: End, started_at: str | None = None) -> bool:

@@ -87,7 +87,7 @@ def test_a_killed_head_is_a_failure(server: LocalServer, state_dir: Path) -> Non
     head.kill()
     status = server.ended(run_id)
     assert status["status"] == "failed"
-    assert "SIGKILL" in status["message"]
+    assert "signal 9 (Killed)" in status["message"]
     assert (status["progress"]["total"]["running"], status["progress"]["total"]["failed"]) == (0, 1)
     assert processes("sleep", SECONDS) == []
     assert server.run("chatty", parameters={"lines": 1})["attached"] is False

@@ -177,7 +177,7 @@ async def test_while_the_head_lives_its_job_does_and_nothing_else_starts(runner:
     await running(runner, run_id)
     kill_both(run_id)
     other = await taken(runner, a_record("echo second"))
-    with pytest.raises(Conflict):
+    with pytest.raises(Unavailable):
         await runner.launch(other)
     job = await current(runner, run_id)
     assert (state(job), job.remains) == (State.RUNNING, 0)
@@ -259,6 +259,16 @@ async def test_a_head_that_cannot_start_fails(place: LocalPlace, runner: LocalRu
     assert (job.condition, job.exit_code, job.started_at) == ("Failed", None, None)
     assert job.message is not None
     assert job.message.startswith("Nextflow could not be started: ")
+
+
+async def test_the_slot_is_free_as_soon_as_the_end_is_told(place: LocalPlace, runner: LocalRunner) -> None:
+    """Not when the supervisor has found the time to exit: the next run may be launched at this very moment."""
+    for _ in range(5):
+        await ended(runner, (await started(runner)).run_id)
+        with place.state.held():
+            lock = Lock.take(place.state.slot)
+            assert lock is not None
+            lock.release()
 
 
 async def test_a_head_sees_what_it_may(place: LocalPlace) -> None:
@@ -444,7 +454,7 @@ async def test_the_recorder_is_on_its_own(place: LocalPlace, directory: Path) ->
     )
     script.chmod(0o755)
     runner = await place.runner(recorder=[str(script)], recorder_environ={"PATH": os.environ["PATH"], "MINE": "1"})
-    job = await ended(runner, (await started(runner, "sleep 0.3")).run_id)
+    job = await started(runner, "sleep 1")
 
     async def look() -> bool:
         return told.exists()
@@ -453,16 +463,33 @@ async def test_the_recorder_is_on_its_own(place: LocalPlace, directory: Path) ->
     pid, *arguments = told.read_text().split()
     recorder = psutil.Process(int(pid))
     try:
+        guard, inner = supervisors(job.run_id)
+        assert recorder.ppid() == guard.pid
+        assert set(guard.children()) == {inner, recorder}
+        await ended(runner, job.run_id)
         assert arguments == [job.run_id, str(place.state.run(job.run_id))]
         assert processes.marked(job.run_id) == set()
         assert await runner.sweep(job.run_id) == 0
         assert recorder.is_running()
-        assert recorder.terminal() is None
+        assert os.getsid(recorder.pid) == recorder.pid
         assert ".lock" not in told.with_suffix(".fds").read_text()
         variables = {line.partition("=")[0] for line in told.with_suffix(".env").read_text().splitlines()}
         assert variables - {"PWD", "SHLVL", "_", "OLDPWD"} == {"PATH", "MINE"}
     finally:
         recorder.kill()
+
+
+@pytest.mark.parametrize(("code", "starts_again"), [(1, True), (0, False)])
+async def test_a_recorder_that_died_is_started_again(
+    place: LocalPlace, directory: Path, code: int, starts_again: bool
+) -> None:
+    """While the run lives, as a sidecar is; one that ended well had nothing left to do."""
+    told, script = directory / "told", directory / "recorder"
+    script.write_text(f"#!/bin/bash\necho started >>{told}\nexit {code}\n")
+    script.chmod(0o755)
+    runner = await place.runner(recorder=[str(script)], recorder_environ={"PATH": os.environ["PATH"]})
+    await ended(runner, (await started(runner, "sleep 3")).run_id)
+    assert (len(told.read_text().splitlines()) > 1) is starts_again
 
 
 async def test_a_recorder_that_cannot_start_disturbs_nobody(place: LocalPlace) -> None:

@@ -132,7 +132,7 @@ class Cluster:
         job = self._same(read)
         if not job.live:
             raise Conflict("the Job is not running")
-        job.mark = mark
+        job.mark = job.mark or mark
         self._end_in(job, self._rng.choice([0.02, 0.5, 3.0]))
         self._touched(job)
         return self._view(job)

@@ -19,9 +19,10 @@ from common.models import Progress
 from common.platform import Platform
 from common.runner import Runner
 from common.settings import Settings
+from common.shutdown import end
 from tests.unit import samples
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 10.0
 ALL = frozenset({"log", "status", "progress"})
 _TICK_SECONDS = 0.03
 
@@ -248,8 +249,7 @@ class Follower:
 
     async def leave(self) -> None:
         """Go away."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end([self._task])
 
 
 class World:
@@ -309,12 +309,13 @@ async def world(url: str) -> AsyncIterator[World]:
         yield made
     finally:
         await made.close()
-    await eventually(lambda: made.tasks() <= before and not made.runner.reading)
+    await eventually(lambda: made.tasks() <= before, made.tasks)
+    await eventually(lambda: not made.runner.reading)
 
 
-async def eventually(true: Callable[[], Any]) -> None:
-    """Wait until something is true."""
+async def eventually(true: Callable[[], Any], seen: Callable[[], Any] = str) -> None:
+    """Wait until something is true; `seen` tells what is there instead if it does not become so."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not true():
-        assert time.monotonic() < deadline, "it does not come"
+        assert time.monotonic() < deadline, seen()
         await asyncio.sleep(0.005)

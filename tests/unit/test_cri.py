@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.cri import PIECE_BYTES, Joiner, RawLine, format_time, record
-from common.local.supervisor import Log
+from common.local.log import Log
 
 # Real ones: containerd 1.7, and CRI-O with an offset.
 CONTAINERD = b"""\

@@ -165,3 +165,24 @@ async def test_deployments_are_apart(connection: Connection) -> None:
     one, other = Lock(connection, "nfc"), Lock(connection, "nfc2")
     assert (await one.ask(ONE.run_id)).kind == "look"
     assert (await other.ask(TWO.run_id)).kind == "look"
+
+
+async def test_a_reader_s_look_from_before_a_flush_is_void(client: "Redis", connection: Connection) -> None:
+    """The slot that a reader is sent to look for after a flush is another, though nobody has claimed it."""
+    lock = await _known(connection)
+    before = await lock.ask()
+    await client.flushall()
+    assert (await lock.ask()).kind == "look"
+    assert not await lock.settle(before, ONE.run_id)
+
+
+async def test_a_version_from_before_a_stale_replica_is_void(client: "Redis", connection: Connection) -> None:
+    """After a fail-over to a replica that had missed a change, what that change had made is not made again."""
+    lock = await _known(connection)
+    assert await lock.settle(await lock.ask(ONE.run_id), None)
+    replica = await client.dump("nfc:slot")
+    assert replica is not None
+    before = await lock.ask(ONE.run_id)
+    await client.restore("nfc:slot", 0, replica, replace=True)
+    assert (await lock.ask(TWO.run_id)).kind == "look"
+    assert not await lock.settle(before, ONE.run_id)

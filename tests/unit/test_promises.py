@@ -89,11 +89,10 @@ _MUTANTS: dict[str, dict[Callable[..., object], dict[str, str]]] = {
     "a reader seals": {look._seen_active: {"return _if": "await platform.runner.sweep('run-x'); return _if"}},
 }
 
+# That a record never goes back, that the slot has no expiry, and that a look from before a change (or a flush) is not
+# written over it, is shown in test_store and test_lock: readers look at the cluster again before any of it is told.
 _SCRIPTS: dict[str, dict[str, dict[str, str]]] = {
     "a stale slot is trusted": {"ask": {"now - seen < fresh": "fresh > 0"}},
-    "a record is overwritten by an older one": {
-        "record": {"late or not string.find(ARGV[8], '|' .. old[1] .. '|', 1, true)": "false"}
-    },
     "the turn to look never ends": {"ask": {"look > now and look <= now + ARGV[3]": "look > 0"}},
 }
 

@@ -69,14 +69,14 @@ async def client(given: World) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def _counted() -> tuple[float, ...]:
-    return tuple(
-        gauge._value.get() for gauge in (FOLLOWERS.labels("sse"), FOLLOWERS.labels("text"), TAILERS)
-    )
+    return tuple(gauge._value.get() for gauge in (FOLLOWERS.labels("sse"), FOLLOWERS.labels("text"), TAILERS))
 
 
 def _finished(given: World) -> str:
     run_id = given.runner.start()
-    given.runner.write(run_id, b"2026-11-24T01:02:03Z begins", b"", "ünï # \u2028".encode(), b"\xff\x00\r raw", b"oops!")
+    given.runner.write(
+        run_id, b"2026-11-24T01:02:03Z begins", b"", "ünï # \u2028".encode(), b"\xff\x00\r raw", b"oops!"
+    )
     given.runner.end(run_id)
     return run_id
 
@@ -212,13 +212,20 @@ async def test_shutdown_says_farewell(given: World) -> None:
     given.runner.write(run_id, b"one")
     parts = given.processes[0]
     cursor = Cursor(run_id, 1, given.runner.runs[run_id].lines[0].id)
-    async with serve(parts) as client:
-        bodies = [asyncio.create_task(client.get("/stream", headers=headers)) for headers in (SSE, {})]
-        await eventually(lambda: _counted() == (1, 1, 1))
-        opened = followers(parts)._feeds._feeds[run_id]
-        await eventually(lambda: opened.top == cursor.line)
+    async with (
+        serve(parts) as client,
+        client.stream("GET", "/stream", headers=SSE) as sse_answer,
+        client.stream("GET", "/stream") as text_answer,
+    ):
+        sse_chunks, text_chunks = sse_answer.aiter_raw(), text_answer.aiter_raw()
+        sse, text = b"", b""
+        while b"event: log" not in sse:
+            sse += await anext(sse_chunks)
+        while b"one" not in text:
+            text += await anext(text_chunks)
         parts.shutdown.begin()
-        sse, text = [(await body).content for body in bodies]
+        sse += b"".join([chunk async for chunk in sse_chunks])
+        text += b"".join([chunk async for chunk in text_chunks])
     assert sse.endswith(b": the server is stopping; come back with Last-Event-ID\n\n")
     assert f"id: {cursor}\n".encode() in sse
     assert text == b"one\n# the server is stopping; go on with after=%b\n" % str(cursor).encode()
@@ -237,6 +244,4 @@ async def test_a_silent_stream_has_heartbeats(given: World) -> None:
             found += chunk
             if found.count(b": still here\n\n") == 2:
                 break
-    assert re.fullmatch(
-        rb"retry: 1000\n\nid: [^\n]+\nevent: status\ndata: [^\n]+\n\n(: still here\n\n){2}", found
-    )
+    assert re.fullmatch(rb"retry: 1000\n\nid: [^\n]+\nevent: status\ndata: [^\n]+\n\n(: still here\n\n){2}", found)

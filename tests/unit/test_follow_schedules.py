@@ -1,0 +1,207 @@
+"""Any order of losses, failures and resumptions: each follower has the log, exactly and in order."""
+
+import asyncio
+import random
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import Unavailable
+from common.platform import Platform
+from common.pump import Pump
+from common.shutdown import end
+from tests.redis_server import OwnRedis
+from tests.unit.logs import Follower, World, world
+from tests.unit.test_follow import entries, hurry
+
+__all__ = ["hurry"]  # a fixture
+
+pytestmark = pytest.mark.slow
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OwnRedis]:
+    """A Redis to be stopped and started."""
+    with tempfile.TemporaryDirectory(prefix="nfc-") as directory:
+        made = OwnRedis(Path(directory) / "r")
+        yield made
+        made.stop()
+
+
+@pytest.fixture
+async def given(server: OwnRedis) -> AsyncIterator[World]:
+    """An empty world with two processes."""
+    async with world(server.url) as made:
+        made.process()
+        made.process()
+        yield made
+
+
+class Schedule:
+    """One run, and what happens to it."""
+
+    def __init__(self, given: World, server: OwnRedis, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.given, self.server = given, server
+        self.run_id = given.runner.start()
+        self.away = False
+        self.snapshot: dict[bytes, bytes] = {}
+        self.pumps: list[asyncio.Task[None]] = []
+        self.chains: list[list[Follower]] = []
+
+    @property
+    def process(self) -> Platform:
+        return self.random.choice(self.given.processes)
+
+    async def step(self) -> None:
+        """Let one thing happen, and some of what follows from it."""
+        name = self.random.choice(
+            (
+                "write",
+                "write",
+                "write",
+                "jump",
+                "flush",
+                "save",
+                "restore",
+                "stop",
+                "pump",
+                "kill",
+                "follow",
+                "cut",
+                "cut",
+            )
+        )
+        await getattr(self, f"_{name}")()
+        await asyncio.sleep(self.random.choice((0, 0, 0.002, 0.02, 0.05)))
+
+    async def _write(self) -> None:
+        count = len(self.given.runner.runs[self.run_id].raw)
+        texts = (b"%d" % (count + n) for n in range(self.random.choice((1, 3, 30, 200))))
+        self.given.runner.write(self.run_id, *texts)
+
+    async def _jump(self) -> None:
+        """A line from a clock that is elsewhere."""
+        count = len(self.given.runner.runs[self.run_id].raw)
+        at_ns = 1_900_000_000_000_000_000 + self.random.randint(-(10**6), 10**6)
+        self.given.runner.write(self.run_id, b"%d" % count, at_ns=at_ns)
+
+    async def _redis(self, *commands: tuple[Any, ...]) -> list[Any]:
+        async with self.process.connection.use() as client:
+            return [await client.execute_command(*command) for command in commands]
+
+    async def _flush(self) -> None:
+        if not self.away:
+            await self._try(("FLUSHALL",))
+
+    async def _try(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Do that; Redis may just have come back, which not everybody has noticed."""
+        while True:
+            try:
+                return await self._redis(*commands)
+            except Unavailable:
+                await asyncio.sleep(0.01)
+
+    async def _save(self) -> None:
+        """Remember what a replica that now stops being one would have."""
+        if not self.away:
+            (keys,) = await self._try(("KEYS", f"nfc:log:{self.run_id}:1"))
+            values = await self._try(*(("DUMP", key) for key in keys))
+            self.snapshot = dict(zip(keys, values, strict=True))
+
+    async def _restore(self) -> None:
+        """Fail over to it."""
+        if not self.away:
+            await self._try(("FLUSHALL",), *(("RESTORE", key, 0, value) for key, value in self.snapshot.items()))
+
+    async def _stop(self) -> None:
+        """Stop Redis, or start it again."""
+        await asyncio.to_thread(self.server.start if self.away else self.server.stop)
+        self.away = not self.away
+
+    async def _pump(self) -> None:
+        if len(self.pumps) < 3:
+            parts = self.process
+            pump = Pump(parts.runner, parts.streams, self.run_id, 1, who=f"p{len(self.pumps)}", lasting=True)
+            self.pumps.append(asyncio.create_task(pump.run()))
+
+    async def _kill(self) -> None:
+        if self.pumps:
+            await end([self.pumps.pop(self.random.randrange(len(self.pumps)))])
+
+    async def _follow(self) -> None:
+        if len(self.chains) < 6:
+            self.chains.append([self.given.follow(self.process, run_id=self.run_id)])
+
+    async def _cut(self) -> None:
+        """Cut a follower, and have it come back to any process with what it saw last."""
+        if self.chains:
+            chain = self.random.choice(self.chains)
+            if chain[-1].frames:
+                await chain[-1].leave()
+                chain.append(self.given.follow(self.process, run_id=self.run_id, after=chain[-1].place))
+
+    async def settle(self) -> None:
+        """Redis is back, and all followers are told the rest."""
+        if self.away:
+            await self._stop()
+        for chain in self.chains:
+            await chain[-1].end()
+
+    def told(self) -> list[list[bytes]]:
+        """What each follower has seen."""
+        return [[text for part in chain for text in part.texts] for chain in self.chains]
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_each_follower_has_the_log(given: World, server: OwnRedis, seed: int) -> None:
+    """No hole, no duplicate, no other order, whatever happened; and Redis has one end, at the end."""
+    schedule = Schedule(given, server, seed)
+    try:
+        for _ in range(STEPS):
+            await schedule.step()
+        given.runner.end(schedule.run_id)
+        await schedule._follow()
+        await schedule.settle()
+        run = given.runner.runs[schedule.run_id]
+        assert schedule.told() == [run.texts] * len(schedule.chains)
+        assert [chain[-1].kinds[-1] for chain in schedule.chains] == ["complete"] * len(schedule.chains)
+        assert [kind for chain in schedule.chains for part in chain for kind in part.kinds if kind == "gap"] == []
+        stream = await entries(given, schedule.run_id)
+        expected = [str(line.id).encode() for line in run.lines]
+        assert [entry_id for entry_id, fields in stream if b"end" not in fields] == expected[: len(stream)]
+        assert [b"end" in fields for _, fields in stream].count(True) <= 1
+    finally:
+        await end(schedule.pumps)
+        if schedule.away:
+            server.start()
+
+
+@pytest.mark.parametrize("seed", range(100, 104))
+async def test_what_is_gone_is_named(given: World, server: OwnRedis, seed: int) -> None:
+    """With the Job gone in the middle each follower has the log up to somewhere, and is told of the rest."""
+    schedule = Schedule(given, server, seed)
+    try:
+        for _ in range(STEPS // 2):
+            await schedule.step()
+        await end(schedule.pumps)
+        await schedule._follow()
+        for chain in schedule.chains:
+            await chain[-1].until(lambda follower: bool(follower.frames))  # who comes later gets 404
+        given.runner.lose(schedule.run_id)
+        await schedule.settle()
+        texts = given.runner.runs[schedule.run_id].texts
+        for chain, told in zip(schedule.chains, schedule.told(), strict=True):
+            gaps = [kind for part in chain for kind in part.kinds].count("gap")
+            assert gaps
+            assert [text for text in texts if text in set(told)] == told
+            assert chain[-1].kinds[-1] == "error"
+    finally:
+        await end(schedule.pumps)
+        if schedule.away:
+            server.start()
