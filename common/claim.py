@@ -57,9 +57,9 @@ async def start(platform: Platform, request: RunRequest, *, caller: str, key: st
     if key is None:
         return await _start(platform, record)
     first = await _first_answer(platform, record)
-    if first is None:
-        first = await _keep_first(platform, record, await _start(platform, record))
-    return first
+    if first is not None:
+        return first
+    return await _keep_first(platform, record, await _started(platform, record) or await _start(platform, record))
 
 
 async def _start(platform: Platform, record: RunRecord) -> Claimed:
@@ -239,13 +239,18 @@ class _Answer(BaseModel):
 
 
 async def _first_answer(platform: Platform, record: RunRecord) -> Claimed | None:
-    """What the key was answered before: from Redis, else, if it started a run, from that run's Job."""
+    """What the key was answered before, as far as Redis remembers."""
     with suppress(Unavailable):
         raw = await platform.store.answer(record.run_id)
         if raw is not None:
             answer = _Answer.model_validate_json(raw)
             _same_request(record, answer.fingerprint)
             return Claimed(run=answer.run, attached=answer.attached)
+    return None
+
+
+async def _started(platform: Platform, record: RunRecord) -> Claimed | None:
+    """What the key has started before, though Redis does not remember: its Job does."""
     job = await platform.runner.job(record.run_id)
     if job is None:
         return None

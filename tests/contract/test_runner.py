@@ -342,6 +342,15 @@ async def test_a_mark_is_for_ever(runner: Runner) -> None:
     assert (await ended(runner, run_id)).mark == MARK
 
 
+async def test_a_second_stop_changes_nothing(runner: Runner) -> None:
+    """Also by somebody who has read the first mark: that one stays, and the head is ended all the same."""
+    await said(runner, run_id := (await started(runner, STUBBORN)).run_id, b"ready")
+    first = await stopped(runner, run_id)
+    second = await runner.stop(first, CancelMark(requested_by="late", requested_at=datetime.now(UTC)))
+    assert second == first
+    assert (await ended(runner, run_id)).mark == MARK
+
+
 async def test_of_stop_and_end_one_is_first(runner: Runner) -> None:
     """A run that ended first stays what it was; one that was marked first is cancelled."""
     chance = random.Random(5)

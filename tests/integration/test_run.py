@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.server import ENDS, LocalServer, log_text, nextflows
+from tests.integration.server import ENDS, LocalServer, log_text, nextflows, poll
 
 pytestmark = pytest.mark.slow
 
@@ -49,20 +49,23 @@ def test_a_run_is_started_followed_and_kept(server: LocalServer, state_dir: Path
 
 def test_two_hundred_at_once_get_one_run(server: LocalServer, state_dir: Path) -> None:
     """One 201, 199 attached, one Nextflow; reject is 409 and names the run; an attached key stays attached."""
-    body = {"pipeline": "tests/pipelines/chatty.nf", "parameters": {"lines": 400, "pause_ms": 10}}
+    body = {"pipeline": "tests/pipelines/chatty.nf", "parameters": {"lines": 100_000, "pause_ms": 10}}
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: server.call("POST", "/run", json=body), range(200)))
     codes = [answer.status_code for answer in answers]
     assert (codes.count(201), codes.count(200)) == (1, 199)
     assert sorted(answer.json()["attached"] for answer in answers) == [False] + [True] * 199
     assert len({answer.json()["run_id"] for answer in answers}) == 1
-    assert len(nextflows(state_dir)) <= 1
+    for _ in poll("the Nextflow of the run"):
+        if heads := nextflows(state_dir):
+            assert len(heads) == 1
+            break
     run_id = answers[0].json()["run_id"]
     refused = server.call("POST", "/run", json={**body, "on_busy": "reject"})
     assert refused.status_code == 409
     assert refused.headers["content-type"] == "application/problem+json"
     assert (refused.json()["run_id"], refused.json()["pipeline"]) == (run_id, body["pipeline"])
-    assert server.ended(run_id)["status"] == "succeeded"
+    assert server.call("DELETE", "/cancel").json()["run_id"] == run_id
     assert len(server.call("GET", "/history").json()["runs"]) == 1
 
 

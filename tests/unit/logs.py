@@ -120,6 +120,10 @@ class LogRunner:
         self._check()
         return [run.job for run in self.runs.values() if run.job is not None]
 
+    def _is_final(self, run_id: str, at: int) -> bool:
+        run = self.runs[run_id]
+        return run.job is None or (run.job.ended and at == len(run.lines))
+
     async def progress(self, run_id: str) -> Progress | None:
         return self.runs[run_id].progress if run_id in self.runs else None
 
@@ -138,7 +142,7 @@ class LogRunner:
                     yield batch
                     await asyncio.sleep(0)
                     self._check()
-                if run.job is None or (run.job.ended and at == len(run.lines)):
+                if self._is_final(run_id, at):
                     return
                 yield ()
                 if news is self._news:
@@ -289,10 +293,13 @@ class World:
             if task is not asyncio.current_task()
         }
 
-    async def close(self) -> None:
-        """Send all followers away; nothing is left at work."""
+    async def leave(self) -> None:
+        """Send all followers away."""
         for follower in self.all:
             await follower.leave()
+
+    async def close(self) -> None:
+        """Let go of Redis."""
         for process in self.processes:
             await process.close()
 
@@ -308,9 +315,10 @@ async def world(url: str) -> AsyncIterator[World]:
     try:
         yield made
     finally:
-        await made.close()
+        await made.leave()
     await eventually(lambda: made.tasks() <= before, made.tasks)
     await eventually(lambda: not made.runner.reading)
+    await made.close()
 
 
 async def eventually(true: Callable[[], Any], seen: Callable[[], Any] = str) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -51,7 +52,12 @@ def test_only_the_segments_that_may_hold_it_are_opened(directory: Path, monkeypa
     _filled(directory, 100).finish()
     opened: list[Path] = []
     real = archive._opened
-    monkeypatch.setattr(archive, "_opened", lambda path: opened.append(path) or real(path))  # type: ignore[func-returns-value] # on purpose
+
+    def noted(path: Path) -> BinaryIO:
+        opened.append(path)
+        return real(path)
+
+    monkeypatch.setattr(archive, "_opened", noted)
     assert list(archive.read(directory, LINES[-2].id)) == [LINES[-1]]
     assert len(opened) == 1
 

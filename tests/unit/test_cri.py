@@ -176,6 +176,16 @@ def test_a_full_disk_loses_no_line() -> None:
     assert [line.text for line in joined(disk.written)] == [b"one", b"two", b"three"]
 
 
+def test_a_pipe_full_of_empty_lines_is_taken_in_at_once() -> None:
+    """Meanwhile nobody heeds a cancel: time grows with the bytes, not with their square."""
+    writer = _log()
+    begun = time.monotonic()
+    writer.take("stdout", b"\n" * 65_536)  # 0.2 s; the square of it is 20 s
+    assert time.monotonic() - begun < 5
+    writer.flush()
+    assert len(joined(_written(writer))) == 65_536
+
+
 def test_times_grow_whatever_the_clock_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that stands still or steps back: ids are made of these times."""
     clock: Iterator[int] = iter([5_000_000_000, 5_000_000_000, 3_000_000_000, 5_000_000_009])

@@ -1,5 +1,7 @@
 """Line ids are the same for all who read the same log, and grow; cursors and times are read as they were written."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,10 +83,8 @@ def test_what_is_no_cursor_is_refused(text: str) -> None:
 @given(st.text(max_size=40))
 def test_no_text_breaks_the_parsers(text: str) -> None:
     """They refuse, they do not fail."""
-    try:
-        assert str(Cursor.parse(text, "after"))
-    except Invalid:
-        pass
+    with suppress(Invalid):
+        assert str(Cursor.parse(text, "after")) == text
     line_time(text.encode())
 
 

@@ -93,7 +93,7 @@ class Schedule:
 
     async def _redis(self, *commands: tuple[Any, ...]) -> list[Any]:
         async with self.process.connection.use() as client:
-            return [await client.execute_command(*command) for command in commands]
+            return [await client.execute_command(*command) for command in commands]  # type: ignore[no-untyped-call] # its
 
     async def _flush(self) -> None:
         if not self.away:
@@ -158,7 +158,7 @@ class Schedule:
         return [[text for part in chain for text in part.texts] for chain in self.chains]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 async def test_each_follower_has_the_log(given: World, server: OwnRedis, seed: int) -> None:
     """No hole, no duplicate, no other order, whatever happened; and Redis has one end, at the end."""
     schedule = Schedule(given, server, seed)
@@ -182,7 +182,7 @@ async def test_each_follower_has_the_log(given: World, server: OwnRedis, seed: i
             server.start()
 
 
-@pytest.mark.parametrize("seed", range(100, 104))
+@pytest.mark.parametrize("seed", range(100, 103))
 async def test_what_is_gone_is_named(given: World, server: OwnRedis, seed: int) -> None:
     """With the Job gone in the middle each follower has the log up to somewhere, and is told of the rest."""
     schedule = Schedule(given, server, seed)

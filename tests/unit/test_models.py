@@ -156,7 +156,8 @@ def test_integers_that_nextflow_would_wrap_are_refused(number: int) -> None:
     """A value that would arrive as another is a mistake to be told, at the top and deep inside."""
     assert _refused(parameters={"x": number}) == [("parameters",)]
     assert _refused(parameters={"x": [{"y": [number]}]}) == [("parameters",)]
-    assert RunRequest(pipeline="p", parameters={"x": 2**63 - 1, "y": -(2**63)})
+    edges = {"x": 2**63 - 1, "y": -(2**63)}
+    assert RunRequest(pipeline="p", parameters=edges).parameters == edges
 
 
 @pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e999", "[" * 50_000, '"\\ud800"'])

@@ -1,0 +1,82 @@
+"""The recorder: everything is in the archive before Redis has it, and Redis has its end after everything else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from common import archive
+from common.errors import Unavailable
+from common.recorder import Recorder, Trace
+from tests.unit.logs import World, world
+from tests.unit.test_follow import entries, hurry, texts
+
+__all__ = ["hurry"]  # a fixture
+
+HEAD = "task_id\thash\tprocess\tstatus\texit\tattempt\tsubmit\tstart\tcomplete\tname\n"
+ROW = "1\tab/123456\tFOO\tCOMPLETED\t0\t1\t-\t-\t-\tFOO (a\rb \u2028)\n"
+
+
+@pytest.fixture
+async def given(redis_url: str) -> AsyncIterator[World]:
+    """An empty world with one process."""
+    async with world(redis_url) as made:
+        made.process()
+        yield made
+
+
+@pytest.mark.slow
+async def test_a_run_is_recorded(given: World, tmp_path: Path) -> None:
+    """Lines, end and last progress; a second recorder, as after a crash, adds nothing."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, b"[ab/123456] Submitted process > FOO", *texts(30))
+    (tmp_path / "trace.txt").write_text(HEAD + ROW, "utf-8")
+    given.runner.end(run_id)
+    lines = given.runner.runs[run_id].lines
+    for _ in range(2):
+        async with asyncio.timeout(20):
+            await Recorder(given.processes[0], run_id, tmp_path).run()
+        assert list(archive.read(tmp_path / "archive" / "1")) == lines
+        assert archive.whole(tmp_path / "archive" / "1")
+        found = await entries(given, run_id)
+        ids = [*(line.id for line in lines), lines[-1].id.next()]
+        assert [entry_id for entry_id, _ in found] == [str(line_id).encode() for line_id in ids]
+        progress = await given.processes[0].streams.progress(run_id)
+        assert progress is not None
+        assert (progress.total.submitted, progress.total.succeeded, progress.total.running) == (1, 1, 0)
+
+
+@pytest.mark.slow
+async def test_a_recorder_outlives_a_runner_that_is_away(given: World, tmp_path: Path) -> None:
+    """It reads again from the beginning, and takes nothing in twice."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(30))
+    task = asyncio.create_task(Recorder(given.processes[0], run_id, tmp_path).run())
+    follower = given.follow()
+    await follower.has(texts(30))
+    given.runner.away = True
+    given.runner.write(run_id, *texts(3, 30))
+    with pytest.raises(Unavailable):
+        await given.runner.job(run_id)
+    await asyncio.sleep(0)
+    given.runner.away = False
+    given.runner.end(run_id)
+    await follower.end()
+    async with asyncio.timeout(20):
+        await task
+    assert follower.texts == texts(33)
+    assert list(archive.read(tmp_path / "archive" / "1")) == given.runner.runs[run_id].lines
+
+
+def test_a_trace_is_read_row_by_row(tmp_path: Path) -> None:
+    """A row that is not finished waits; what a tag holds breaks nothing."""
+    path = tmp_path / "trace.txt"
+    trace = Trace(path)
+    assert trace.rows() == []
+    path.write_text(HEAD + ROW + ROW[:10], "utf-8")
+    (row,) = trace.rows()
+    assert (row["hash"], row["name"]) == ("ab/123456", "FOO (a\rb \u2028)")
+    assert trace.rows() == []
+    path.write_text(HEAD + ROW + ROW, "utf-8")
+    assert len(trace.rows()) == 1
