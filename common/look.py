@@ -88,16 +88,19 @@ async def run(platform: Platform, run_id: str | None = None) -> RunInfo:
 async def status(platform: Platform, run_id: str | None = None) -> RunStatus:
     """A run (see `run`) with the progress of its tasks."""
     found = await run(platform, run_id)
-    return RunStatus(**dict(found), progress=await progress(platform, found.run_id))
+    return RunStatus(**dict(found), progress=await _progress(platform, found))
 
 
-async def progress(platform: Platform, run_id: str) -> Progress | None:
-    """How far a run's tasks are: from Redis, else from where it runs."""
+async def _progress(platform: Platform, found: RunInfo) -> Progress | None:
+    """How far a run's tasks are: from Redis, else from where it runs; once it has ended the other way round."""
+    # What Redis holds may be from before an outage, which matters where nothing newer will come.
+    if found.status.terminal and (final := await platform.runner.progress(found.run_id)) is not None:
+        return final
     with suppress(Unavailable):
-        known = await platform.streams.progress(run_id)
+        known = await platform.streams.progress(found.run_id)
         if known is not None:
             return known
-    return await platform.runner.progress(run_id)
+    return await platform.runner.progress(found.run_id)
 
 
 async def history(platform: Platform, limit: int, cursor: str | None = None, states: Collection[State] = ()) -> Page:

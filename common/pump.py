@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
-from typing import cast
 
 from common.errors import Unavailable
 from common.events import Line, LineId
@@ -30,7 +29,7 @@ Gate = Callable[[LineId | None], Awaitable[None]]
 
 def reading(runner: Runner, run_id: str, attempt: int) -> "aclosing[AsyncGenerator[Sequence[Line], None]]":
     """`runner.lines` for an `async with`: whoever stops half-way lets go of the file or connection behind it."""
-    return aclosing(cast("AsyncGenerator[Sequence[Line], None]", runner.lines(run_id, attempt)))
+    return aclosing(runner.lines(run_id, attempt))
 
 
 async def _open_gate(_: LineId | None) -> None:

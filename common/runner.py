@@ -9,7 +9,7 @@ Both keep to the same contract (tests/contract), so claim, settle and look are w
 - a read shows every write that ended before it began; it never writes.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from common.events import Line
@@ -48,6 +48,7 @@ class Runner(Protocol):
 
         Raises:
             Conflict: there is a Job of this name.
+            Invalid: the runner can tell already that the request cannot be run.
         """
 
     async def job(self, run_id: str) -> Job | None:
@@ -60,7 +61,8 @@ class Runner(Protocol):
         """Let the Job's head start.
 
         Raises:
-            Conflict: the Job has changed since it was `read`, is gone, sealed, or cannot start here.
+            Conflict: the Job has changed since it was `read`, is gone, or sealed.
+            Unavailable: it cannot be launched for now; it is as inert as before.
         """
 
     async def seal(self, read: Job, mark: CancelMark | None, reason: str | None = None) -> Job:
@@ -88,14 +90,17 @@ class Runner(Protocol):
         """
 
     async def sweep(self, run_id: str) -> int:
-        """End the pods or processes that an ended head left behind; how many are still there."""
+        """End the pods or processes that an ended head left behind; how many are still there.
+
+        Those of a head that has not ended are its own, and are left alone.
+        """
 
     # What a run says.
 
-    def lines(self, run_id: str, attempt: int) -> AsyncIterator[Sequence[Line]]:
+    def lines(self, run_id: str, attempt: int) -> AsyncGenerator[Sequence[Line], None]:
         """The log of an attempt from its first line, in batches, followed until it is final.
 
-        An empty batch is a tick: nothing new for a moment. The iterator ends once the head is gone
+        An empty batch is a tick: this is all there is for now. The generator ends once the head is gone
         and its last line was given. Ids are the same at every call.
         """
 

@@ -64,9 +64,8 @@ class Server:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 if self._answers():  # another demo's server was faster
                     return
-                sys.exit(
-                    f"demo: the server does not come up; its last words ({log}):\n{log.read_text('utf-8', 'replace')[-2000:]}"
-                )
+                words = log.read_text("utf-8", "replace")[-2000:]
+                sys.exit(f"demo: the server does not come up; its last words ({log}):\n{words}")
             time.sleep(0.05)
 
     def stop(self) -> None:

@@ -32,8 +32,8 @@ class Log:
     def take(self, stream: str, data: bytes) -> None:
         """Take in output as it came; a line is passed on once it is whole, or longer than a piece."""
         *lines, rest = (self._open_lines.get(stream, b"") + data).split(b"\n")
+        self._unwritten += b"".join([cri.record(self._now(), stream, line) for line in lines])  # copied once
         for line in lines:
-            self._unwritten += cri.record(self._now(), stream, line)
             self._listen(stream, line)
         whole = len(rest) - len(rest) % cri.PIECE_BYTES
         if whole:

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -218,16 +218,15 @@ class LocalRunner:
 
     # What a run says.
 
-    async def lines(self, run_id: str, attempt: int) -> AsyncIterator[Sequence[Line]]:
+    async def lines(self, run_id: str, attempt: int) -> AsyncGenerator[Sequence[Line], None]:
         if attempt != 1 or not is_run_id(run_id):
             return
         log = _Log(self._state.run(run_id) / "log")
-        told_at, quiet, uid, final = time.monotonic(), 0, None, False
+        ticked_at, quiet, uid, final = 0.0, 0, None, False
         while True:
             fresh = await asyncio.to_thread(log.read)
             for start in range(0, len(fresh), _BATCH_LINES):
                 yield fresh[start : start + _BATCH_LINES]
-                told_at = time.monotonic()
             if log.grew:
                 quiet = 0
                 continue
@@ -238,9 +237,9 @@ class LocalRunner:
             final = found is None or uid not in (None, found.uid) or found.sealed or found.end is not None
             uid = found.uid if found else uid
             if not final:
-                if time.monotonic() - told_at >= _TICK_SECONDS:
-                    yield ()
-                    told_at = time.monotonic()
+                if time.monotonic() - ticked_at >= _TICK_SECONDS:
+                    yield ()  # the end of what there is, for now
+                    ticked_at = time.monotonic()
                 await asyncio.sleep(_PAUSES[min(quiet, len(_PAUSES) - 1)])
                 quiet += 1
         if rest := log.rest():

@@ -120,7 +120,10 @@ def sse(frame: Frame) -> bytes:
 
 
 def _event(found: dict[str, object]) -> bytes:
-    return b"id: %b\nevent: %b\ndata: %b\n\n" % (str(found["id"]).encode(), str(found["type"]).encode(), encode(found))
+    from sse_starlette import ServerSentEvent
+
+    data, kind, place = encode(found).decode(), str(found["type"]), str(found["id"])
+    return ServerSentEvent(data, event=kind, id=place, sep="\n").encode()
 
 
 def _text(stamped: bool, notices: bool) -> Encoder:

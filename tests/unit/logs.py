@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -127,7 +127,7 @@ class LogRunner:
     async def progress(self, run_id: str) -> Progress | None:
         return self.runs[run_id].progress if run_id in self.runs else None
 
-    async def lines(self, run_id: str, attempt: int) -> AsyncIterator[Sequence[Line]]:
+    async def lines(self, run_id: str, attempt: int) -> AsyncGenerator[Sequence[Line], None]:
         at = 0
         self.reading += 1
         try:
