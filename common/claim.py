@@ -99,17 +99,20 @@ async def _claim(platform: Platform, record: RunRecord, deadline: float) -> RunI
                 await platform.lock.give_up(verdict)
         raise
     if verdict is not None:
-        await _tell(platform, verdict, found)
+        await _tell(platform, verdict, found, own=found.run_id == record.run_id)
     if found.run_id == record.run_id:
         await tidy(platform)
     return found
 
 
-async def _tell(platform: Platform, verdict: Verdict, found: RunInfo) -> None:
+async def _tell(platform: Platform, verdict: Verdict, found: RunInfo, *, own: bool) -> None:
     """Write to Redis who has the slot, for everybody who waits there."""
     await look.note(platform, found, verdict.now_ms)
     with suppress(Unavailable):
-        await platform.lock.settle(verdict, None if found.status.terminal else found.run_id)
+        told = await platform.lock.settle(verdict, None if found.status.terminal else found.run_id)
+        # A launch that took long: others have looked meanwhile, and may have seen nothing yet. The next looks again.
+        while own and not told:
+            told = await platform.lock.give_up(await platform.lock.ask(fresh_ms=0))
 
 
 class _Admission:
