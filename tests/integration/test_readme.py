@@ -45,7 +45,8 @@ def test_the_first_block_is_what_is_tested_here() -> None:
     """README begins with two commands: the demo, run below, and the tests, which CI runs as they stand."""
     assert BLOCKS[0] == ("sh", "make demo\nmake test\n")
     assert (ROOT / ".ci" / "run").read_text("utf-8").splitlines()[-1] == "make test"
-    recipe = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = ["make", "--no-print-directory", "-n", "demo"]
+    recipe = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert recipe.splitlines()[-1].endswith("python examples/demo.py")
 
 

@@ -155,7 +155,9 @@ async def test_with_both_killed_the_head_is_asked_to_end_and_the_run_is_lost(
     assert (job.condition, job.exit_code, job.finished_at, job.message) == ("Failed", None, None, LOST)
     assert job.remains >= SCATTERED - 1
     assert list(await runner.jobs()) == [replace(job, remains=0)]
-    assert await (await place.runner()).job(run_id) == job
+    again = await current(await place.runner(), run_id)  # some of what it left is still forking: the count may differ
+    assert again == replace(job, remains=again.remains)
+    assert again.remains >= SCATTERED - 1
     assert await log(runner, run_id)
     assert await runner.sweep(run_id) == 0
     assert (await current(runner, run_id)).remains == 0
