@@ -115,8 +115,8 @@ CALM = Weather()
 class World:
     """The cluster, Redis, time, and what befalls callers on their way to them."""
 
-    def __init__(self, seed: int | str, store: "redis.Redis", weather: Weather | None = None) -> None:
-        self.rng = random.Random(f"world {seed}")
+    def __init__(self, seed: int | str | random.Random, store: "redis.Redis", weather: Weather | None = None) -> None:
+        self.rng = seed if isinstance(seed, random.Random) else random.Random(f"world {seed}")
         self.weather = Weather.draw(self.rng) if weather is None else weather
         self.cluster = Cluster(self.rng, self.rng.choice([3.0, 3.0, 0.3]), leftovers=self.rng.choice([0.0, 0.5]))
         self.cluster.watch = lambda text: self.note("cluster", text)
@@ -702,8 +702,10 @@ def scripted(store: "redis.Redis", story: Callable[[World], Awaitable[None]]) ->
     virtual.run(main())
 
 
-def play(seed: int | str, store: "redis.Redis", scripts: Callable[[str, str], str] | None = None) -> list[str]:
-    """Play one history; its trace.
+def play(
+    seed: int | str | random.Random, store: "redis.Redis", scripts: Callable[[str, str], str] | None = None
+) -> list[str]:
+    """Play one history, with the choices that follow from a seed, or those of a given chance; its trace.
 
     Raises:
         Trouble: a promise was broken.

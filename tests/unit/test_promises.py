@@ -4,11 +4,14 @@ SIMULATIONS=20000 plays more of them; SEED=123 plays that one and shows its trac
 """
 
 import os
+import random
 from collections.abc import Callable
 
 import fakeredis
 import pytest
 import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from common import cancel, claim, jobs, look, settle
 from tests.unit.cluster import Cluster
@@ -34,6 +37,33 @@ def test_no_seed_breaks_a_promise(store: "fakeredis.FakeRedis", block: int) -> N
         return
     for seed in range(block, _SEEDS, _BLOCKS):
         play(seed, store)
+
+
+class Chance(random.Random):
+    """All goes well but for the chances whose numbers are named: there what may happen does."""
+
+    def __init__(self, seed: int, struck: frozenset[int]) -> None:
+        super().__init__(seed)
+        self._struck = struck
+        self._taken = 0
+
+    def random(self) -> float:
+        """The next chance."""
+        self._taken += 1
+        return super().random() / (1_000 if self._taken in self._struck else 2) + 0.5 * (
+            self._taken not in self._struck
+        )
+
+    def getrandbits(self, k: int, /) -> int:
+        """What `choice` is made of: no chance that is counted."""
+        return super().getrandbits(k)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 999), struck=st.frozensets(st.integers(1, 500), max_size=25))
+def test_no_faults_break_a_promise(store: "fakeredis.FakeRedis", seed: int, struck: frozenset[int]) -> None:
+    """Hypothesis chooses where callers die, are held up, lose an answer; and shrinks to the few that matter."""
+    play(Chance(seed, struck), store)
 
 
 @pytest.mark.slow
