@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from common.errors import Unavailable
+from common.observe import REDIS_AWAY
 from common.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Connection:
         except (RedisError, OSError) as error:
             self._away_until = loop.time() + _HOLD_OFF_SECONDS
             self.losses += 1
+            REDIS_AWAY.inc()
             raise Unavailable("redis", f"Redis does not answer: {str(error) or type(error).__name__}") from error
 
     async def script(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:

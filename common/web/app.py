@@ -82,9 +82,12 @@ class App:
         except Refused as refused:
             return endpoint.function, refused.response
         except ControllerError as error:
+            response = problem.of_error(error)
             if isinstance(error, Unavailable):
                 log.warning("unavailable", extra={"dependency": error.dependency, "cause": str(error)})
-            return endpoint.function, problem.of_error(error)
+            elif response.status_code == 500:
+                log.exception("unexpected")
+            return endpoint.function, response
         except ValidationError as error:
             log.exception("something stored does not fit its model")
             return endpoint.function, problem.of_error(ControllerError(str(error)))

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from common.errors import Unavailable
-from common.observe import REDIS_AWAY
 from common.platform import Platform
 from common.web.answer import answer
 
@@ -41,8 +40,6 @@ async def _state(check: Callable[[], Awaitable[None]]) -> str:
     try:
         await check()
     except Unavailable as away:
-        if away.dependency == "redis":
-            REDIS_AWAY.inc()
         return str(away)
     return "ok"
 

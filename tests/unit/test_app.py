@@ -160,10 +160,11 @@ async def test_an_unexpected_error_is_logged_with_its_trace(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The trace goes to the log, never to the caller."""
-    FAILURE[:] = [RuntimeError("the reason")]
-    with caplog.at_level(logging.ERROR, logger="access"):
-        assert "the reason" not in (await client.get("/fail")).text
-    assert "the reason" in caplog.text
+    for error in (RuntimeError("the reason"), errors.ControllerError("another reason")):
+        FAILURE[:] = [error]
+        with caplog.at_level(logging.ERROR, logger="access"):
+            assert "reason" not in (await client.get("/fail")).text
+        assert str(error) in caplog.text
 
 
 JSON = {"content-type": "application/json"}
