@@ -645,9 +645,9 @@ class History:
                 self._accept(actor, claimed.run, "main")
             while world.cluster.last(claimed.run.run_id).live:  # type: ignore[union-attr] # it has just been told of
                 await asyncio.sleep(1)
+            await asyncio.sleep(_FRESH_SECONDS)  # so long a record may go on to say that it is active
             if not claimed.attached:
                 return
-            await asyncio.sleep(_FRESH_SECONDS)  # so long a record may go on to name it
         world.broken.append("stuck: a fresh caller does not get the slot")
 
     async def _histories(self, when: str) -> None:

@@ -59,7 +59,13 @@ class Chance(random.Random):
         return super().getrandbits(k)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same ones each time, as with the seeds; with SIMULATIONS others as well.
+@settings(
+    max_examples=_SEEDS // 3,
+    derandomize="SIMULATIONS" not in os.environ,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(seed=st.integers(0, 999), struck=st.frozensets(st.integers(1, 500), max_size=25))
 def test_no_faults_break_a_promise(store: "fakeredis.FakeRedis", seed: int, struck: frozenset[int]) -> None:
     """Hypothesis chooses where callers die, are held up, lose an answer; and shrinks to the few that matter."""
