@@ -25,9 +25,8 @@ _HOLD_OFF_SECONDS = 0.5
 class Connection:
     """Redis, or the knowledge that it is away."""
 
-    def __init__(self, client: "Redis", timeout_seconds: float) -> None:
+    def __init__(self, client: "Redis") -> None:
         self._client = client
-        self._timeout_seconds = timeout_seconds
         self._away_until = 0.0
         self._scripts: dict[str, AsyncScript] = {}
         self.losses = 0  # grows each time Redis is lost: writes may be missing in it since
@@ -49,7 +48,7 @@ class Connection:
             # Followers block on reads; a pool that refuses the next caller would be an outage of our making.
             max_connections=10_000,
         )
-        return cls(client, settings.redis_timeout_seconds)
+        return cls(client)
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator["Redis"]:

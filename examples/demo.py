@@ -23,7 +23,6 @@ from typing import Any
 PORT = int(os.environ.get("PORT") or 8000)
 STATE_DIR = Path(os.environ.get("STATE_DIR") or ".state")
 API = "/api/v1/pipeline"
-ENDS = ("succeeded", "failed", "cancelled")
 START_SECONDS = 30.0
 
 

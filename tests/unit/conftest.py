@@ -40,4 +40,4 @@ async def client(own_client: "Redis") -> "AsyncIterator[Redis]":
 @pytest.fixture
 def connection(client: "Redis") -> Connection:
     """The library's way to that Redis."""
-    return Connection(client, 2)
+    return Connection(client)

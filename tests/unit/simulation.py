@@ -143,7 +143,7 @@ class World:
         self._processes += 1
         process = Process(f"p{self._processes}")
         client: Any = _Client(self, process)
-        process.platform = Platform.assemble(self.settings, _Runner(self, process), Connection(client, 2))
+        process.platform = Platform.assemble(self.settings, _Runner(self, process), Connection(client))
         return process
 
     def run_id(self) -> str:

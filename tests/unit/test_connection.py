@@ -30,7 +30,7 @@ class _Stub:
 
 
 def _over(stub: Any) -> Connection:
-    return Connection(stub, 2)
+    return Connection(stub)
 
 
 async def _away(call: Awaitable[Any]) -> str:

@@ -269,7 +269,7 @@ def test_pages_without_redis_are_the_same(runs: list[RunInfo], limit: int, state
 
     async def main() -> None:
         client = FakeAsyncRedis()
-        store = _store(Connection(client, 2))
+        store = _store(Connection(client))
         await _fill(store, runs)
         await _all_pages(store, runs, limit, states)
         await client.aclose()
@@ -290,7 +290,7 @@ def test_indexes_stay_in_step(writes: list[tuple[int, State, int]], most: int) -
 
     async def main() -> None:
         client = FakeAsyncRedis()
-        store = _store(Connection(client, 2), history_max_runs=most)
+        store = _store(Connection(client), history_max_runs=most)
         for number, state, stamp in writes:
             await store.record(run(number, state), _STAMP + stamp)
         indexes = await _indexes(client)
