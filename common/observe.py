@@ -6,7 +6,6 @@ No run id and no caller is a metric's label: the number of series must not grow 
 
 import logging
 import sys
-from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -32,29 +31,21 @@ REDIS_AWAY = Counter("nfc_redis_unavailable_total", "Times Redis did not answer.
 
 def configure_logging(level: str) -> None:
     """Send every log record of this process to standard error as JSON."""
-    import structlog
+    from pydantic_core import to_json
+    from pythonjsonlogger.core import BaseJsonFormatter
 
-    def add_request_id(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        current = request_id.get()
-        if current is not None:
-            event["request_id"] = current
-        return event
+    class Formatter(BaseJsonFormatter):
+        def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+            if (current := request_id.get()) is not None:
+                log_data["request_id"] = current
+            return to_json(log_data, fallback=str).decode()
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[
-                structlog.stdlib.add_log_level,
-                structlog.stdlib.add_logger_name,
-                structlog.stdlib.ExtraAdder(),
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                add_request_id,
-            ],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.JSONRenderer(),
-            ],
+        Formatter(
+            ["levelname", "name", "message"],
+            rename_fields={"levelname": "level", "name": "logger", "message": "event"},
+            timestamp=True,
         )
     )
     root = logging.getLogger()

