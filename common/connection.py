@@ -2,12 +2,14 @@
 
 Redis is a cache in front of the cluster, so its absence is an ordinary state: `use()` turns every
 way of not answering into `Unavailable`, and for a moment after a failure says so at once instead
-of having every caller wait for the same time-out.
+of having every caller wait for the same time-out. After a failure no idle connection is used again:
+it may lead to a server that is gone, or was the master before a fail-over.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from common.observe import REDIS_AWAY
 from common.settings import Settings
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, Sentinel
     from redis.commands.core import AsyncScript
 
 _HOLD_OFF_SECONDS = 0.5
@@ -25,8 +27,9 @@ _HOLD_OFF_SECONDS = 0.5
 class Connection:
     """Redis, or the knowledge that it is away."""
 
-    def __init__(self, client: "Redis") -> None:
+    def __init__(self, client: "Redis", sentinel: "Sentinel | None" = None) -> None:
         self._client = client
+        self._sentinel = sentinel
         self._away_until = 0.0
         self._scripts: dict[str, AsyncScript] = {}
         self.losses = 0  # grows each time Redis is lost: writes may be missing in it since
@@ -34,21 +37,9 @@ class Connection:
     @classmethod
     def open(cls, settings: Settings) -> "Connection":
         """A connection as the settings say; nothing is sent yet."""
-        from redis.asyncio import Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
+        from common.redis_client import open_client
 
-        url = settings.redis_url or f"unix://{settings.redis_socket}"
-        client = Redis.from_url(
-            url,
-            socket_timeout=settings.redis_timeout_seconds,
-            socket_connect_timeout=settings.redis_timeout_seconds,
-            # One new try at once: a pooled connection may be one that a restarted Redis has forgotten.
-            retry=Retry(NoBackoff(), 1),
-            # Followers block on reads; a pool that refuses the next caller would be an outage of our making.
-            max_connections=10_000,
-        )
-        return cls(client)
+        return cls(*open_client(settings))
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator["Redis"]:
@@ -64,7 +55,11 @@ class Connection:
             self._away_until = loop.time() + _HOLD_OFF_SECONDS
             self.losses += 1
             REDIS_AWAY.inc()
-            raise Unavailable("redis", f"Redis does not answer: {str(error) or type(error).__name__}") from error
+            with suppress(RedisError, OSError):
+                await self._client.connection_pool.disconnect(inuse_connections=False)
+            if re.search("unknown command .HELLO", str(error)):  # and all that was sent with it, the password too
+                raise Unavailable("redis", "Redis cannot be used: it is older than 6.0; 6.2 is needed.") from None
+            raise Unavailable("redis", f"Redis cannot be used: {_reason(error)}") from error
 
     async def script(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """Run `common/lua/<name>.lua`, one transition as one step; a Redis that lacks it is given it.
@@ -90,3 +85,10 @@ class Connection:
     async def close(self) -> None:
         """Close the pool."""
         await self._client.aclose()
+        if self._sentinel is not None:
+            await self._sentinel.aclose()
+
+
+def _reason(error: Exception) -> str:
+    # What redis-py says of a Sentinel that did not help is the whole configuration of its client.
+    return re.sub(r"<redis\..*?> - ", "", str(error)) or type(error).__name__

