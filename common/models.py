@@ -5,74 +5,100 @@ Field names are those that clients of this kind of service already use (`run_id`
 """
 
 import math
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    JsonValue,
+    StrictBool,
+    StringConstraints,
+)
+from pydantic_core import core_schema
 
 from common.names import RUN_ID
 from common.phases import State
 
+
+@dataclass(frozen=True, slots=True)
+class Says:
+    """In an annotation: what a value that does not fit is told, in place of the pattern it does not match."""
+
+    words: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """The annotated schema as it is, with these words for any of its errors."""
+        return core_schema.custom_error_schema(handler(source), "worded", custom_error_message=self.words)
+
+
 # Every value that ends up in Nextflow's argument vector starts with something else than a dash:
 # it could otherwise be read as an option. Names are ASCII, and no part of a path can be `..`.
 _Argument = Annotated[
-    str, StringConstraints(max_length=1024, pattern=r"^[^-\x00-\x20\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")
+    str,
+    StringConstraints(max_length=1024, pattern=r"^[^-\x00-\x20\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"),
+    Says(
+        "use a path, a URL or owner/name: at most 1024 characters, the first neither a dash nor a space, "
+        "none a control character"
+    ),
 ]
 _Revision = Annotated[
-    str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+@-]*([./][A-Za-z0-9_+@-]+)*$")
+    str,
+    StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+@-]*([./][A-Za-z0-9_+@-]+)*$"),
+    Says(
+        "use a branch, tag or commit: at most 255 letters, digits and _ + @ - . /, beginning with a letter, a digit "
+        "or _, and . and / only between others (no ..)"
+    ),
 ]
 _Profile = Annotated[
-    str, StringConstraints(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_-]*(,[A-Za-z_][A-Za-z0-9_-]*)*$")
+    str,
+    StringConstraints(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_-]*(,[A-Za-z_][A-Za-z0-9_-]*)*$"),
+    Says(
+        "use names separated by commas, without spaces: letters, digits, _ and -, each name beginning with a letter "
+        "or _; at most 255 characters"
+    ),
 ]
 _WorkDir = Annotated[
-    str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")
+    str,
+    StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$"),
+    Says(
+        "use a relative path of letters, digits and _ . - / in which each part begins with a letter, a digit or _ "
+        "(no ..); at most 255 characters"
+    ),
 ]
-_Person = Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
-_RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$")]
-_ParameterName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+_Person = Annotated[
+    str,
+    StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
+    Says("use 1 to 128 characters, none a control character"),
+]
+_A_RUN_ID = "a run's id as it was received: run- and 16 of the characters a-z and 2-7"
+RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$"), Says(f"use {_A_RUN_ID}")]
+_ParameterName = Annotated[
+    str, StringConstraints(min_length=1, max_length=256), Says("use names of 1 to 256 characters")
+]
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RunRequest(_Wire):
-    """What a caller asks for with `POST /run`."""
-
-    pipeline: _Argument = Field(
-        description="What Nextflow runs: a path below the server's pipelines directory, a Git URL, or `owner/name`.",
-        examples=["examples/simple-pipeline"],
-    )
-    revision: _Revision | None = Field(None, description="Branch, tag or commit of a pipeline from Git (`-r`).")
-    profile: _Profile | None = Field(None, description="Configuration profiles, comma separated (`-profile`).")
-    workdir: _WorkDir | None = Field(
-        None, description="Directory for task work below the work volume's root (`-w`); relative, without `..`."
-    )
-    parameters: dict[_ParameterName, JsonValue] = Field(
-        default_factory=dict,
-        description="Pipeline parameters; they reach the pipeline with their types, through a `-params-file`.",
-    )
-    resume: StrictBool | _RunId = Field(
-        False,
-        description="Reuse finished tasks (`-resume`): of the run with this id, or with `true` of the latest "
-        "run of the same pipeline (a fresh start where there is none).",
-    )
-    triggered_by: _Person | None = Field(None, description="Who or what asked, shown to everybody.")
-    on_busy: Literal["attach", "reject"] = Field(
-        "attach", description="While another run is active: be attached to it, or be refused with 409."
+    # Built when first used: a function's cold start does not pay for the models of the others.
+    # An answer has all its fields, whether or not they have a default, and its schema says so.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", defer_build=True, json_schema_serialization_defaults_required=True
     )
 
-    @field_validator("parameters")
-    @classmethod
-    def _carried_exactly(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        for number in _numbers(parameters):
-            # JSON has neither, so a -params-file could not carry them.
-            if isinstance(number, float) and not math.isfinite(number):
-                raise ValueError("NaN and Infinity are not JSON; use null or a string")
-            # Nextflow (seen with 24.10) reads a longer one from a -params-file modulo 2**64, without a word.
-            if isinstance(number, int) and not -(2**63) <= number < 2**63:
-                raise ValueError(f"{number} does not fit into 64 bits; use a string")
-        return parameters
+
+def _carried_exactly(value: JsonValue) -> JsonValue:
+    for number in _numbers(value):
+        # JSON has neither, so a -params-file could not carry them.
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ValueError("NaN and Infinity are not JSON; use null or a string")
+        # Nextflow (seen with 24.10) reads a longer one from a -params-file modulo 2**64, without a word.
+        if isinstance(number, int) and not -(2**63) <= number < 2**63:
+            raise ValueError("a whole number that does not fit into 64 bits; use a string")
+    return value
 
 
 def _numbers(value: Any) -> list[float | int]:
@@ -89,6 +115,44 @@ def _numbers(value: Any) -> list[float | int]:
             case list() as items:
                 rest.extend(items)
     return found
+
+
+_Parameter = Annotated[JsonValue, AfterValidator(_carried_exactly)]
+
+
+class RunRequest(_Wire):
+    """What a caller asks for with `POST /run`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"pipeline": "examples/simple-pipeline", "parameters": {"delay_seconds": 2}, "triggered_by": "ada"}
+            ]
+        }
+    )
+
+    pipeline: _Argument = Field(
+        description="What Nextflow runs: a path below the server's pipelines directory, a Git URL, or `owner/name`.",
+        examples=["examples/simple-pipeline"],
+    )
+    revision: _Revision | None = Field(None, description="Branch, tag or commit of a pipeline from Git (`-r`).")
+    profile: _Profile | None = Field(None, description="Configuration profiles, comma separated (`-profile`).")
+    workdir: _WorkDir | None = Field(
+        None, description="Directory for task work below the work volume's root (`-w`); relative, without `..`."
+    )
+    parameters: dict[_ParameterName, _Parameter] = Field(
+        default_factory=dict,
+        description="Pipeline parameters; they reach the pipeline with their types, through a `-params-file`.",
+    )
+    resume: Annotated[StrictBool | RunId, Says(f"use true, false, or {_A_RUN_ID}")] = Field(
+        False,
+        description="Reuse finished tasks (`-resume`): of the run with this id, or with `true` of the latest "
+        "run of the same pipeline (a fresh start where there is none).",
+    )
+    triggered_by: _Person | None = Field(None, description="Who or what asked, shown to everybody.")
+    on_busy: Literal["attach", "reject"] = Field(
+        "attach", description="While another run is active: be attached to it, or be refused with 409."
+    )
 
 
 class CancelMark(_Wire):
@@ -165,7 +229,8 @@ class RunResponse(_Wire):
     triggered_by: str | None
     job_name: str
     status_url: str
-    stream_url: str
+    stream_url: str = Field(description="Server-Sent Events, NDJSON or plain text, by Accept.")
+    websocket_url: str = Field(description="The same as a WebSocket; relative, like `stream_url`, to the server.")
 
 
 class ActiveRunStatus(_Wire):
@@ -182,6 +247,13 @@ class CancelResponse(_Wire):
     status: State
     cancelled: bool
     detail: str
+
+
+class TicketResponse(_Wire):
+    """Answer to `POST /stream/ticket`."""
+
+    ticket: str = Field(description="Put it into a stream's URL: `?ticket=…`. Of use once.")
+    expires_in_seconds: int
 
 
 class RunHistory(_Wire):

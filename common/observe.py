@@ -55,3 +55,4 @@ def configure_logging(level: str) -> None:
         logging.getLogger(noisy).handlers = []
         logging.getLogger(noisy).propagate = True
     logging.getLogger("uvicorn.access").disabled = True  # common.web writes its own, with the request id
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # below, it tells WebSockets' queries, with tickets

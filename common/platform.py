@@ -1,48 +1,69 @@
-"""What a process works with, built once and only when a request needs it: settings, Redis, the runner."""
+"""What a process works with, built once and only when a request needs it: settings, Redis, the runner.
+
+The runner, and all it imports, waits for the first who asks for more than what is fresh in Redis:
+most callers of most functions never do, and a cold start is a user waiting.
+"""
 
 import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
 from common.connection import Connection
 from common.flights import Flights
 from common.lock import Lock
-from common.runner import Runner
 from common.settings import Settings
 from common.shutdown import Shutdown
 from common.store import Store
-from common.streams import Streams
+
+if TYPE_CHECKING:
+    from common.runner import Runner
+    from common.streams import Streams
 
 
 @dataclass(frozen=True, eq=False)
 class Platform:
-    """The parts that functions are made of."""
+    """The parts that functions are made of; `open_runner` is called once, by the first look at `runner`."""
 
     settings: Settings
-    runner: Runner
+    open_runner: "Callable[[], Runner]"
     connection: Connection
     lock: Lock
     store: Store
-    streams: Streams
     flights: Flights = field(default_factory=Flights)
     shutdown: Shutdown = field(default_factory=Shutdown)
+    _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @classmethod
-    def assemble(cls, settings: Settings, runner: Runner, connection: Connection) -> "Platform":
+    def assemble(cls, settings: Settings, open_runner: "Callable[[], Runner]", connection: Connection) -> "Platform":
         """The parts around a runner and a connection to Redis."""
-        prefix = settings.redis_prefix
         return cls(
             settings=settings,
-            runner=runner,
+            open_runner=open_runner,
             connection=connection,
-            lock=Lock(connection, prefix),
+            lock=Lock(connection, settings.redis_prefix),
             store=Store(connection, settings),
-            streams=Streams(connection, prefix, settings.history_ttl_seconds),
         )
+
+    @cached_property
+    def runner(self) -> "Runner":
+        """Where runs happen."""
+        runner = self.open_runner()
+        self._opened.push_async_callback(runner.close)
+        return runner
+
+    @cached_property
+    def streams(self) -> "Streams":
+        """The runs' logs in Redis."""
+        from common.streams import Streams
+
+        return Streams(self.connection, self.settings.redis_prefix, self.settings.history_ttl_seconds)
 
     async def close(self) -> None:
         """Let go of connections."""
-        await self.runner.close()
+        await self._opened.aclose()
         await self.connection.close()
 
 
@@ -54,6 +75,14 @@ def platform() -> Platform:
         SettingsError: the environment is not valid.
     """
     settings = Settings.read(os.environ)
-    from common.local.runner import LocalRunner
 
-    return Platform.assemble(settings, LocalRunner.open(settings, os.environ), Connection.open(settings))
+    def open_runner() -> "Runner":
+        if settings.runner == "kubernetes":
+            from common.kube.runner import KubernetesRunner
+
+            return KubernetesRunner.open(settings)
+        from common.local.runner import LocalRunner
+
+        return LocalRunner.open(settings, os.environ)
+
+    return Platform.assemble(settings, open_runner, Connection.open(settings))

@@ -6,6 +6,9 @@ of processes, may be at work in one directory, be killed, and be made again.
 
 One thread makes all changes of this object, in order, so that its callers do not compete for the
 mutex; whoever has waited for longer than a stopped holder is worth is told so.
+
+What only a start needs (the command line, the toolchain, psutil) is imported by what starts: most
+processes never do.
 """
 
 import asyncio
@@ -13,7 +16,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -23,22 +26,19 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from common import nextflow
-from common.cri import Joiner, RawLine
-from common.errors import Conflict, Invalid, OutcomeUnknown, Unavailable
-from common.events import ZERO, Line, number
+from common.errors import Conflict, Invalid, NotAllowed, OutcomeUnknown, Unavailable
+from common.events import Line
 from common.jobs import Holder, Job, Lease
-from common.local import toolchain
-from common.local.state import PATIENCE_SECONDS, Files, GrowingFile, JobFile, LeaseFile, Orders, State, check_unchanged
-from common.models import CancelMark, Progress, RunRecord
+from common.local.state import PATIENCE_SECONDS, Files, JobFile, LeaseFile, Orders, State, check_unchanged
+from common.models import CancelMark, Progress, RunRecord, RunRequest
 from common.names import is_run_id
 from common.settings import Settings
+from common.sources import ANY, Sources
 
 _T = TypeVar("_T")
 
 _SWEEP_GRACE_SECONDS = 2.0
 _SWEEP_WAIT_SECONDS = 2.0  # after SIGKILL
-_CHUNK_BYTES = 256 * 1024
 _BATCH_LINES = 500
 _PAUSES = (0.02, 0.03, 0.05, 0.1)  # between looks at a log with nothing new; the last one repeats
 _TICK_SECONDS = 0.5
@@ -49,7 +49,8 @@ class LocalRunner:
     """A `common.runner.Runner` on this machine.
 
     Args:
-        nextflow: the executable; None: runs can be read but not started.
+        nextflow: the executable; None: runs can be read but not started, unless `installed`.
+        installed: start with the Nextflow and the Java that `common.local.toolchain` has found by then.
         environ: what Nextflow may see of it is decided by `common.nextflow.environment`.
         recorder: command of the process beside each run; run id and directory are added to it. Empty: none.
         recorder_environ: all that it sees.
@@ -61,15 +62,17 @@ class LocalRunner:
         nextflow: Path | None,
         environ: Mapping[str, str],
         *,
-        pipelines_dir: Path = Path("."),
+        installed: bool = False,
+        sources: Sources = Sources((ANY,), Path(".")),  # noqa: B008  # frozen
         grace_seconds: float = 20.0,
         recorder: Sequence[str] = (),
         recorder_environ: Mapping[str, str] | None = None,
     ) -> None:
         self._state = State(state_dir.absolute())
         self._nextflow = nextflow
+        self._installed = installed
         self._environ = dict(environ)
-        self._pipelines_dir = pipelines_dir.absolute()
+        self._sources = replace(sources, root=sources.root and sources.root.absolute())
         self._grace_seconds = grace_seconds
         self._recorder = list(recorder)
         self._recorder_environ = dict(recorder_environ or {})
@@ -78,12 +81,12 @@ class LocalRunner:
     @classmethod
     def open(cls, settings: Settings, environ: Mapping[str, str]) -> "LocalRunner":
         """The runner that settings and environment ask for, with a recorder beside each run."""
-        tools = toolchain.find(toolchain.default_cache(environ), environ)
         return cls(
             settings.state_dir,
-            tools.nextflow if tools else None,
-            {**environ, **(tools.environment() if tools else {})},
-            pipelines_dir=settings.pipelines_dir,
+            None,
+            environ,
+            installed=True,
+            sources=Sources(settings.pipeline_sources, settings.pipelines_dir),
             grace_seconds=settings.cancel_grace_seconds,
             recorder=(sys.executable, "-m", "common.recorder"),
             recorder_environ={**environ, "STATE_DIR": str(settings.state_dir.absolute())},
@@ -93,7 +96,7 @@ class LocalRunner:
         await self._do(lambda _: None)
         if not os.access(self._state.root, os.W_OK):
             raise Unavailable("runner", "The state directory cannot be written.")
-        self._executable()
+        await asyncio.to_thread(self._tools)
 
     async def close(self) -> None:
         self._changes.shutdown(wait=False)
@@ -115,8 +118,10 @@ class LocalRunner:
 
     # Jobs.
 
+    async def accept(self, request: RunRequest) -> None:
+        await asyncio.to_thread(self._sources.resolve, request.pipeline)
+
     async def create(self, record: RunRecord) -> Job:
-        nextflow.source(record.request.pipeline, self._pipelines_dir)  # refused now rather than at its launch
         job = JobFile(str(uuid.uuid4()), record.model_dump(mode="json"))
 
         def change(files: Files) -> JobFile:
@@ -148,7 +153,7 @@ class LocalRunner:
         await self._do(lambda files: _unchanged(files, read))  # spares a process where this tells already
         try:
             orders = await asyncio.to_thread(self._orders, read)
-        except Invalid as error:  # the directory of pipelines is not what it was
+        except (Invalid, NotAllowed) as error:  # the directory of pipelines is not what it was
             await self.seal(read, None, str(error))
             raise Conflict(str(error)) from error
         verb, _, rest = (await asyncio.to_thread(processes.start_supervisor, orders)).partition(" ")
@@ -219,9 +224,11 @@ class LocalRunner:
     # What a run says.
 
     async def lines(self, run_id: str, attempt: int) -> AsyncGenerator[Sequence[Line], None]:
+        from common.local.tail import Tail
+
         if attempt != 1 or not is_run_id(run_id):
             return
-        log = _Log(self._state.run(run_id) / "log")
+        log = Tail(self._state.run(run_id) / "log")
         ticked_at, quiet, uid, final = 0.0, 0, None, False
         while True:
             fresh = await asyncio.to_thread(log.read)
@@ -266,62 +273,46 @@ class LocalRunner:
 
         return await asyncio.get_running_loop().run_in_executor(self._changes, transaction)
 
-    def _executable(self) -> Path:
-        if self._nextflow is None or not os.access(self._nextflow, os.X_OK):
+    def _tools(self) -> tuple[Path, dict[str, str]]:
+        """The Nextflow to start, and the variables it may see."""
+        executable, environ = self._nextflow, self._environ
+        if self._installed:
+            from common.local import toolchain
+
+            if (found := toolchain.find(toolchain.default_cache(environ), environ)) is not None:
+                executable, environ = found.nextflow, environ | found.environment(environ)
+        if executable is None or not os.access(executable, os.X_OK):
             raise Unavailable("runner", "There is no Nextflow yet; `make toolchain` finds or installs one.")
-        return self._nextflow
+        return executable, environ
 
     def _orders(self, job: Job) -> Orders:
         """What the supervisor of this Job is asked to do."""
+        from common import nextflow
+
         record, directory = job.record, self._state.run(job.run_id)
         history = nextflow.History.read(self._state.launch)
         place = nextflow.Place(
-            pipeline=nextflow.source(record.request.pipeline, self._pipelines_dir),
+            pipeline=self._sources.resolve(record.request.pipeline),
             params=directory / "params.json",
             config=directory / "nextflow.config",
             log=directory / "nextflow.log",
             trace=directory / "trace.txt",
             work=self._state.work / (record.request.workdir or ""),
         )
+        executable, environ = self._tools()
         return Orders(
             state_dir=str(self._state.root),
             run_id=job.run_id,
             uid=job.uid,
             version=job.version,
-            command=nextflow.command(self._executable(), record, place, history),
-            environ=nextflow.environment(self._environ, record, history),
+            command=nextflow.command(executable, record, place, history),
+            environ=nextflow.environment(environ, record, history),
             grace_seconds=self._grace_seconds,
             files={place.params.name: nextflow.params_file(record), place.config.name: nextflow.config()},
             notes=nextflow.notes(record, history),
             recorder=[*self._recorder, job.run_id, str(directory)] if self._recorder else [],
             recorder_environ=self._recorder_environ,
         )
-
-
-class _Log:
-    """A run's log, read line by line while it grows."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = GrowingFile(path)
-        self._joiner = Joiner()
-        self._last = ZERO
-        self.grew = False  # whether the last read found anything, whole lines or not
-
-    def read(self) -> list[Line]:
-        """The lines that are whole with the next chunk of the file."""
-        chunk = self._file.read(_CHUNK_BYTES)
-        self.grew = bool(chunk)
-        return self._number(self._joiner.feed(chunk))
-
-    def rest(self) -> list[Line]:
-        """The lines that never got their newline, once nothing more will come."""
-        return self._number(self._joiner.close())
-
-    def _number(self, lines: Iterable[RawLine]) -> list[Line]:
-        numbered = list(number(lines, self._last))
-        if numbered:
-            self._last = numbered[-1].id
-        return numbered
 
 
 def _look(files: Files, run_id: str) -> JobFile | None:
