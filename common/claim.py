@@ -49,17 +49,23 @@ async def start(platform: Platform, request: RunRequest, *, caller: str, key: st
     Raises:
         Busy: another run is active and `on_busy` is `reject`, or it is ending and takes too long.
         KeyReused: the key was used with another request.
-        Invalid: `resume` names no run.
+        Invalid: `resume` names no run, or the runner cannot run the request.
+        NotAllowed: the pipeline is not from an allowed source.
         Unavailable: the runner does not answer; nothing was started.
         OutcomeUnknown: the run may have been started; its id is in the error.
     """
-    record = await _record(platform, request, caller, key)
     if key is None:
-        return await _start(platform, record)
+        await platform.runner.accept(request)
+        return await _start(platform, await _record(platform, request, caller, key))
+    record = await _record(platform, request, caller, key)
     first = await _first_answer(platform, record)
     if first is not None:
         return first
-    return await _keep_first(platform, record, await _started(platform, record) or await _start(platform, record))
+    claimed = await _started(platform, record)
+    if claimed is None:
+        await platform.runner.accept(request)
+        claimed = await _start(platform, record)
+    return await _keep_first(platform, record, claimed)
 
 
 async def _start(platform: Platform, record: RunRecord) -> Claimed:

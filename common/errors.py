@@ -2,6 +2,7 @@
 
     ControllerError
     ├── Invalid            a value the caller sent cannot be used (and where it stands)
+    ├── NotAllowed         a value the caller sent could be used, but settings do not allow it
     ├── RunNotFound        no retained run has this id
     ├── NothingActive      there is no run to act on
     ├── Busy               another run has the slot, and the caller did not want to be attached
@@ -25,6 +26,19 @@ class Invalid(ControllerError):
         pointer: where it stands: a JSON pointer into the body (`/parameters/reads`), or the name
             of a query parameter or header.
         reason: what is wrong and what would be right.
+    """
+
+    def __init__(self, pointer: str, reason: str) -> None:
+        super().__init__(f"{pointer}: {reason}")
+        self.pointer = pointer
+        self.reason = reason
+
+
+class NotAllowed(ControllerError):
+    """A value the caller sent could be used, but settings do not allow it.
+
+    Attributes:
+        pointer, reason: as those of `Invalid`.
     """
 
     def __init__(self, pointer: str, reason: str) -> None:

@@ -8,13 +8,11 @@ its session (it may have been ended before it got that far), and a name can be g
 
 import itertools
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
-from common.errors import Invalid
 from common.models import RunRecord
 from common.progress import TRACE_FIELDS
 
@@ -115,22 +113,6 @@ trace {{
     fields = '{",".join(TRACE_FIELDS)}'
 }}
 """
-
-
-def source(pipeline: str, pipelines_dir: Path) -> str:
-    """What Nextflow is told to run: a path where the name is one below `pipelines_dir`, else the name itself.
-
-    Raises:
-        Invalid: the name leads out of that directory.
-    """
-    if PurePath(pipeline).is_absolute() or "://" in pipeline:
-        return pipeline
-    # Not Path.resolve: it raises where links go round in a circle.
-    root = os.path.realpath(pipelines_dir)
-    found = os.path.realpath(os.path.join(root, pipeline))
-    if not PurePath(found).is_relative_to(root):
-        raise Invalid("/pipeline", "it leads out of the directory of pipelines; name one below it")
-    return found if os.path.exists(found) else pipeline
 
 
 def _name(run_id: str, history: History) -> str:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from common.events import Line
 from common.jobs import Holder, Job, Lease
-from common.models import CancelMark, Progress, RunRecord
+from common.models import CancelMark, Progress, RunRecord, RunRequest
 
 
 class Runner(Protocol):
@@ -43,12 +43,19 @@ class Runner(Protocol):
 
     # Jobs.
 
+    async def accept(self, request: RunRequest) -> None:
+        """Return unless it can be told already that the request must not or cannot be run; nothing is written.
+
+        Raises:
+            Invalid: it cannot be.
+            NotAllowed: its pipeline is from elsewhere than settings allow.
+        """
+
     async def create(self, record: RunRecord) -> Job:
         """Create the run's Job, inert, with the whole record.
 
         Raises:
             Conflict: there is a Job of this name.
-            Invalid: the runner can tell already that the request cannot be run.
         """
 
     async def job(self, run_id: str) -> Job | None:

@@ -1,19 +1,16 @@
 """How Nextflow is called: whole argument vectors, environments and files."""
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from common.errors import Invalid
 from common.models import RunRecord, RunRequest
-from common.nextflow import History, Place, command, config, environment, notes, params_file, resumes, source
+from common.nextflow import History, Place, command, config, environment, notes, params_file, resumes
 from common.progress import TRACE_FIELDS
 
 SESSION = "11111111-2222-3333-4444-555555555555"
@@ -149,48 +146,3 @@ def test_our_configuration() -> None:
     assert f"fields = '{','.join(TRACE_FIELDS)}'" in config()
     for line in ("overwrite = true", "raw = true"):
         assert f"    {line}\n" in config()
-
-
-@pytest.fixture
-def pipelines(tmp_path: Path) -> Path:
-    """A directory of pipelines, with something beside it that is none of them."""
-    (tmp_path / "outside").mkdir()
-    inside = tmp_path / "pipelines"
-    (inside / "deep" / "er").mkdir(parents=True)
-    (inside / "main.nf").touch()
-    (inside / "to-deep").symlink_to(inside / "deep")
-    (inside / "out").symlink_to(tmp_path / "outside")
-    (inside / "round").symlink_to(inside / "round")
-    return inside
-
-
-@pytest.mark.parametrize("name", ["main.nf", "deep", "./deep/er", "deep/../main.nf", "to-deep/er"])
-def test_a_path_below_the_directory_is_a_pipeline(pipelines: Path, name: str) -> None:
-    """It is run by its real path."""
-    assert source(name, pipelines) == os.path.realpath(pipelines / name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "owner/name",
-        "name",
-        "https://git.example/owner/name",
-        "file:///x/../y",
-        "git@git.example:owner/name",
-        "/abs",
-        "x" * 900,
-        "round",
-    ],
-)
-def test_any_other_name_is_left_to_nextflow(pipelines: Path, name: str) -> None:
-    """A Git URL, `owner/name`, an absolute path."""
-    assert source(name, pipelines) == name
-
-
-@pytest.mark.parametrize("name", ["..", "../outside", "../missing", "deep/../../outside", "out", "out/x"])
-def test_no_name_leads_out_of_the_directory(pipelines: Path, name: str) -> None:
-    """Not by dots, and not by a link; the error says which part of the request it is."""
-    with pytest.raises(Invalid) as caught:
-        source(name, pipelines)
-    assert caught.value.pointer == "/pipeline"
