@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 
 PIECE_BYTES = 16 * 1024
 
+_TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _RECORD = re.compile(
-    rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) (stdout|stderr) ([PF])(?::\S*)? ?(.*)",
+    _TIME.pattern + rb" (stdout|stderr) ([PF])(?::\S*)? ?(.*)",
     re.DOTALL,
 )
 
@@ -85,6 +86,18 @@ def format_time(at_ns: int) -> str:
     """RFC 3339 in UTC with nine digits, as the runtimes write it."""
     seconds, fraction = divmod(at_ns, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+
+
+def parse_time(text: bytes) -> int:
+    """Nanoseconds since 1970 of an RFC 3339 time.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError(f"not a time: {text[:40]!r}")
+    return _nanoseconds(*found.groups())
 
 
 def _nanoseconds(second: bytes, fraction: bytes | None, zone: bytes) -> int:

@@ -157,7 +157,8 @@ class Feed:
 
     async def close(self) -> None:
         """Stop reading."""
-        await end([*self._tasks, *self._pages.values()])
+        while left := [*self._tasks, *(page for page in self._pages.values() if not page.done())]:
+            await end(left)  # whoever has missed a cancellation may have started one more
 
     def announce(self) -> None:
         """Wake every follower."""

@@ -146,6 +146,7 @@ class Followers:
                 yield frame
                 due = time.monotonic() + query.heartbeat_seconds
             if frames:
+                await asyncio.sleep(0)  # a fast client never makes us wait: others have their turn all the same
                 continue  # with what has come meanwhile
             if feed.finished:
                 for notice in place.last():

@@ -2,24 +2,30 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from common.events import Cursor, Line, LineId, event, log_event
 from common.models import RunStatus
+
+_T = TypeVar("_T")
 
 
 @dataclass(eq=False, slots=True)
 class Frame:
     """Something to send. `encoded` remembers what each transport made of it."""
 
-    _encoded: dict[Any, bytes] = field(default_factory=dict, init=False, repr=False)
+    _encoded: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
-    def encoded(self, encode: "Callable[[Any], bytes]") -> bytes:
-        """The frame's bytes, made by `encode` at the first call."""
-        found = self._encoded.get(encode)
-        if found is None:
-            found = self._encoded[encode] = encode(self)
+    def encoded(self, encode: "Callable[[Any], _T]") -> _T:
+        """What `encode` makes of the frame, made at the first call."""
+        if encode not in self._encoded:
+            self._encoded[encode] = encode(self)
+        found: _T = self._encoded[encode]
         return found
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events that the frame tells."""
+        return []
 
 
 @dataclass(eq=False, slots=True)
@@ -68,6 +74,10 @@ class Notice(Frame):
     """One event that is no line: status, progress, gap, complete or error."""
 
     event: dict[str, Any]
+
+    def events(self) -> list[dict[str, Any]]:
+        """That one."""
+        return [self.event]
 
 
 @dataclass(eq=False, slots=True)

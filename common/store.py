@@ -4,13 +4,14 @@ A missing record says nothing. The history's index is only as complete as its la
 the runner's Jobs; `listed()` says whether that is recent.
 """
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from common.connection import Connection
 from common.models import RunInfo
-from common.names import is_run_id
+from common.names import RUN_ID
 from common.phases import State, may_follow
 from common.settings import Settings
 
@@ -146,13 +147,8 @@ def in_page(runs: Iterable[RunInfo], limit: int, cursor: str | None, states: Col
     return Page([found[member] for member in members[:limit]], members[limit - 1] if len(members) > limit else None)
 
 
-def is_history_cursor(text: str) -> bool:
-    """Whether `text` has the form of a page's cursor."""
-    moment, _, run_id = text.partition(":")
-    return len(moment) == _DIGITS and moment.isascii() and moment.isdigit() and is_run_id(run_id)
-
-
 _DIGITS = 16
+HISTORY_CURSOR = re.compile(rf"[0-9]{{{_DIGITS}}}:{RUN_ID.pattern}")  # of a page
 
 
 def _moment(moment: datetime) -> str:

@@ -17,15 +17,28 @@ from contextlib import asynccontextmanager
 from math import ceil
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from common.callers import add
 from common.errors import ControllerError
 from common.local import toolchain
 from common.local.redis_server import EmbeddedRedis
 from common.settings import Settings
 from common.web.app import App
 from common.web.endpoint import PREFIX
+from common.web.http1 import Http1
 
-FUNCTIONS = ("run", "status", "active", "cancel", "history", "stream")
+FUNCTIONS = ("run", "status", "active", "cancel", "history", "stream", "docs")
+_WEBSOCKET_BYTES = 1024  # the longest message that is read: a follower has nothing to say
+
+
+class WebSocketPeer(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, but for peers that answer no ping: it would close, and wait until they have read all."""
+
+    def keepalive_timeout(self) -> None:
+        """Cut the connection."""
+        super().keepalive_timeout()
+        self.transport.abort()
 
 
 def application() -> App:
@@ -35,12 +48,31 @@ def application() -> App:
     return App(*(endpoint for app in apps for endpoint in app.endpoints))
 
 
+def configuration(app: App, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves functions, here and wherever they are deployed one by one."""
+    return uvicorn.Config(
+        app,
+        http=Http1,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # common.web believes the proxies that settings name
+        server_header=False,
+        timeout_graceful_shutdown=ceil(settings.shutdown_grace_seconds),
+        ws=WebSocketPeer,
+        ws_max_size=_WEBSOCKET_BYTES,
+        ws_per_message_deflate=False,
+        ws_ping_interval=settings.heartbeat_seconds,
+        ws_ping_timeout=settings.heartbeat_seconds,
+    )
+
+
 async def serve(settings: Settings) -> None:
     """Serve until told to stop.
 
     Raises:
         ControllerError: something that is needed is not there; the text says what to do.
     """
+    token = _token(settings)  # before anybody can connect, who would have to show it
     listener = _listen(settings.host, settings.port)
     async with _redis(settings) as redis:
         port = listener.getsockname()[1]
@@ -48,16 +80,13 @@ async def serve(settings: Settings) -> None:
         _say(f"nextflow  {tools.source if tools else 'none yet: `make toolchain` finds or installs one'}")
         _say(f"redis     {redis}")
         _say(f"state     {settings.state_dir.absolute()}")
+        _say(f"token     {token}")
+        _say(f"docs      http://{settings.host}:{port}/docs")
+        _say(f"page      http://{settings.host}:{port}/follow")
         _say(f"listening on http://{settings.host}:{port}{PREFIX}/active  (Ctrl-C stops the server, not a run)")
-        config = uvicorn.Config(
-            application(),
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=ceil(settings.shutdown_grace_seconds),
-        )
         # uvicorn ends on SIGTERM and then raises it again, which would end this process before its Redis has.
         signal.signal(signal.SIGTERM, lambda *_: None)
-        await uvicorn.Server(config).serve(sockets=[listener])
+        await uvicorn.Server(configuration(application(), settings)).serve(sockets=[listener])
 
 
 @asynccontextmanager
@@ -72,6 +101,20 @@ async def _redis(settings: Settings) -> AsyncIterator[str]:
         yield f"embedded, redis-server {embedded.source}"
     finally:
         await embedded.stop()
+
+
+def _token(settings: Settings) -> str:
+    """Where the token for this machine's own use is; made with the first start."""
+    if settings.auth == "off":
+        return "none is asked for (AUTH=off): whoever reaches this port may start and cancel runs"
+    kept = settings.state_dir / "token"
+    if settings.tokens_file is None and not settings.token_path.exists():
+        token = add(settings.token_path, "local", "run")
+        with open(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+            file.write(token + "\n")
+    if not kept.exists():
+        return f"callers are named in {settings.token_path}; `make token` adds one"
+    return f'export TOKEN=$(cat {kept}); curl -H "Authorization: Bearer $TOKEN" ...'
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,43 +1,37 @@
-"""The ASGI application around endpoints: routing, request id, errors as problems, access log, metrics.
+"""The ASGI application around endpoints: routing, who may come in, errors as problems.
 
 Plain ASGI and a dictionary of exact paths: nothing stands between a stream and its client, and an
 application is made of its routes alone, so siblings can be mounted beside each other by joining them.
 """
 
-import asyncio
 import logging
-import re
-import secrets
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
 
-from pydantic import ValidationError
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
+from common.callers import ANYBODY, Caller
 from common.errors import ControllerError, Unavailable
-from common.observe import REQUEST_SECONDS, REQUESTS, configure_logging, request_id
+from common.observe import configure_logging
 from common.platform import Platform, platform
 from common.web import health, problem
-from common.web.input import Refused
+from common.web.call import Call, Endpoint, Nothing
+from common.web.closing import refuse
+from common.web.exchange import Exchange
+from common.web.gate import Gate, address
+from common.web.input import body, query
+from common.web.limits import Limiter
+from common.web.problem import Refused
 
 log = logging.getLogger("access")
 
-Handler = Callable[[Request, Platform], Awaitable[Response]]
-
-_REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One method of one path, and the function it belongs to."""
-
-    function: str
-    method: str
-    path: str
-    handler: Handler
+_CORS_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id")
+_CORS_SHOWN = ("Location", "Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-Id")
+_CORS_SECONDS = 600
 
 
 class App:
@@ -46,58 +40,42 @@ class App:
     def __init__(self, *endpoints: Endpoint, open_platform: Callable[[], Platform] = platform) -> None:
         self.endpoints = endpoints
         self._open_platform = open_platform
-        self._begun = False
+        self._inside: _Inside | None = None
         self._routes: dict[str, dict[str, Endpoint]] = {}
-        for endpoint in (
-            *endpoints,
-            *(Endpoint("health", "GET", path, answer) for path, answer in health.ROUTES.items()),
-        ):
+        for endpoint in (*endpoints, *health.ENDPOINTS):
             self._routes.setdefault(endpoint.path, {})[endpoint.method] = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or the server's life span."""
+        """Serve one request, one WebSocket, or the server's life span."""
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000, "reason": "no WebSocket here"})
-        else:
-            await _Exchange(self, scope, receive, send).serve()
-
-    async def answer(self, request: Request) -> tuple[str, Response]:
-        """The function that a request is for, and its answer; errors become problems."""
-        methods = self._routes.get(request.url.path)
-        if methods is None:
-            known = ", ".join(sorted(endpoint.path for endpoint in self.endpoints))
-            detail = f"There is nothing at {request.url.path[:200]}. Here are: {known}."
-            return "none", problem.problem(404, "not-found", "No such path", detail)
-        endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
-        if endpoint is None:
-            allow = ", ".join(sorted(methods))
-            detail = f"{request.url.path} takes {allow}, not {request.method[:20]}."
-            return "none", problem.problem(405, "method", "Method not allowed", detail, headers={"allow": allow})
+            return await self._live(receive, send)
         try:
-            parts = self._open_platform()
-            self._begin(parts)
-            return endpoint.function, await endpoint.handler(request, parts)
-        except Refused as refused:
-            return endpoint.function, refused.response
-        except ControllerError as error:
-            response = problem.of_error(error)
-            if isinstance(error, Unavailable):
-                log.warning("unavailable", extra={"dependency": error.dependency, "cause": str(error)})
-            elif response.status_code == 500:
-                log.exception("unexpected")
-            return endpoint.function, response
-        except ValidationError as error:
-            log.exception("something stored does not fit its model")
-            return endpoint.function, problem.of_error(ControllerError(str(error)))
+            if self._inside is None:
+                self._inside = _Inside(self, self._open_platform())
+        except ControllerError as error:  # settings that cannot be used: nothing can be served
+            return await Exchange(scope, receive, send).serve(_refusal(error))
+        await self._inside.entry(scope, receive, send)
 
-    def _begin(self, parts: Platform) -> None:
-        """With the first request: functions-framework has no life span events."""
-        if not self._begun:
-            self._begun = True
-            configure_logging(parts.settings.log_level)
-            parts.shutdown.listen()
+    def find(self, connection: HTTPConnection) -> Endpoint:
+        """The endpoint that a request or WebSocket is for.
+
+        Raises:
+            Refused: there is none.
+        """
+        path, method = connection.scope["path"], connection.scope.get("method", "GET")
+        methods = self._routes.get(path)
+        if methods is None:
+            known = {endpoint.path for endpoint in self.endpoints if endpoint.role} or set(self._routes)
+            detail = f"There is nothing at {path[:200]}. Here are: {', '.join(sorted(known))}."
+            raise Refused(problem.problem(404, "not-found", "No such path", detail))
+        endpoint = methods.get("GET" if method == "HEAD" else method)
+        if endpoint is None:
+            allow = ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
+            detail = f"{path} takes {allow}, not {method[:20]}."
+            raise Refused(problem.problem(405, "method", "Method not allowed", detail, headers={"allow": allow}))
+        if connection.scope["type"] == "websocket" and endpoint.socket is None:
+            raise Refused(problem.problem(404, "not-found", "No such path", f"{path} is no WebSocket."))
+        return endpoint
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -105,69 +83,109 @@ class App:
             if message["type"] == "lifespan.startup":
                 await send({"type": "lifespan.startup.complete"})
                 continue
-            if self._begun:
-                await self._open_platform().close()
+            if self._inside is not None:
+                await self._inside.parts.close()
             return await send({"type": "lifespan.shutdown.complete"})
 
 
-class _Exchange:
-    """One request and its answer."""
+class _Inside:
+    """What is made with the first request (functions-framework has no life span events): checks around the routes.
 
-    def __init__(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-        self._app, self._scope, self._receive, self._send = app, scope, receive, send
-        self._status = 0
-        self._id = _given_id(scope) or secrets.token_hex(8)
+    Attributes:
+        entry: the application, from the outside in: proxies, exchange, host and origin, CORS, caller, limit, endpoint.
+    """
 
-    async def serve(self) -> None:
-        began, function = time.perf_counter(), "none"
-        token = request_id.set(self._id)
-        try:
-            function, response = await self._app.answer(Request(self._scope, self._receive))
-            await response(self._scope, self._receive, self._noted)
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            log.exception("unexpected")
-            if not self._status:  # else the headers are out: all that is left is to cut the connection
-                await problem.of_error(ControllerError())(self._scope, self._receive, self._noted)
-            else:
-                raise
-        finally:
-            seconds = time.perf_counter() - began
-            method = self._scope["method"] if self._scope["method"] in _METHODS else "other"
-            REQUESTS.labels(function, method, str(self._status or 499)).inc()
-            if not self._streamed:
-                REQUEST_SECONDS.labels(function).observe(seconds)
-            log.info(
-                "answered",
-                extra={
-                    "function": function,
-                    "method": self._scope["method"],
-                    "path": self._scope["path"],
-                    "status": self._status or None,
-                    "milliseconds": round(seconds * 1000, 1),
-                },
+    def __init__(self, app: App, parts: Platform) -> None:
+        settings = parts.settings
+        configure_logging(settings.log_level)
+        parts.shutdown.listen()
+        self._app, self.parts = app, parts
+        self._gate = Gate(settings, parts.connection)
+        self._limiter = Limiter(settings, parts.connection)
+        self._answering: ASGIApp = self._answer
+        if settings.cors_origins:
+            from starlette.middleware.cors import CORSMiddleware
+
+            self._answering = CORSMiddleware(
+                self._answer,
+                allow_origins=settings.cors_origins,
+                allow_methods=("GET", "HEAD", "POST", "DELETE"),
+                allow_headers=_CORS_HEADERS,
+                expose_headers=_CORS_SHOWN,
+                max_age=_CORS_SECONDS,
             )
-            request_id.reset(token)
+        self.entry: ASGIApp = self._exchange
+        if settings.trusted_proxies:
+            from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-    _streamed = False
+            self.entry = ProxyHeadersMiddleware(self._exchange, list(settings.trusted_proxies))  # type: ignore[arg-type, assignment] # its own ASGI types
 
-    async def _noted(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", self._id.encode())]}
-        elif message.get("more_body"):
-            self._streamed = True
-        await self._send(message)
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Exchange(scope, receive, send).serve(self._checked)
+
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if scope["path"] not in health.PATHS:  # probes call a pod by its address
+                self._gate.place(HTTPConnection(scope))
+        except Refused as refused:
+            return await _refusal(refused)(scope, receive, send)
+        await self._answering(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: ASGIApp
+        try:
+            endpoint = self._app.find(HTTPConnection(scope))
+            if scope["type"] == "websocket" and endpoint.socket is not None:
+                socket = WebSocket(scope, receive, send)
+                answer = await endpoint.socket(await self._call(endpoint, socket), socket)
+            else:
+                answer = await endpoint.handler(await self._call(endpoint, Request(scope, receive)))
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # here rather than further out: pages of other origins may read this answer, too
+            answer = _refusal(error)
+        await answer(scope, receive, send)
+
+    async def _call(self, endpoint: Endpoint, connection: HTTPConnection) -> Call[Any, Any]:
+        """The call, once its caller, its role and its input are found good."""
+        exchange = Exchange.of(connection.scope)
+        exchange.function = endpoint.function
+        caller = ANYBODY
+        if endpoint.role is not None:
+            caller = await self._caller(endpoint, connection, exchange)
+        asked = query(connection, endpoint.query)
+        brought: BaseModel = Nothing()
+        if isinstance(connection, Request) and endpoint.body is not Nothing:
+            brought = await body(connection, endpoint.body, self.parts.settings.max_body_bytes)
+        return Call(connection, self.parts, caller, asked, brought)
+
+    async def _caller(self, endpoint: Endpoint, connection: HTTPConnection, exchange: Exchange) -> Caller:
+        try:
+            caller = await self._gate.caller(connection, endpoint)
+        except Refused:  # guessing is limited, too
+            await self._limiter.count(endpoint.function, address(connection))
+            raise
+        exchange.caller = caller.name
+        who = address(connection) if caller is ANYBODY else caller.name
+        allowance = await self._limiter.count(endpoint.function, who)
+        if allowance is not None:
+            exchange.headers |= allowance.headers
+        self._gate.role(caller, endpoint)
+        return caller
 
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+def _refusal(error: Exception) -> ASGIApp:
+    """The answer that an error is, to a request or a WebSocket; made when it is told, with the request's id."""
 
+    async def tell(scope: Scope, receive: Receive, send: Send) -> None:
+        answer = problem.of_error(error)
+        if isinstance(error, Unavailable):
+            log.warning("unavailable", extra={"dependency": error.dependency, "cause": str(error)})
+        elif answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("unexpected", exc_info=error)
+        if scope["type"] == "websocket":
+            await refuse(answer, WebSocket(scope, receive, send))
+        else:
+            await answer(scope, receive, send)
 
-def _given_id(scope: Scope) -> str | None:
-    """The caller's own id for this request, if it is fit to be logged."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            given: str = value.decode("latin-1")
-            return given if _REQUEST_ID.fullmatch(given) else None
-    return None
+    return tell

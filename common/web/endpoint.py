@@ -1,21 +1,25 @@
 """Turns a handler into a function: an ASGI application, and a target for functions-framework.
 
-    @endpoint("GET", "/active")
-    async def active(request: Request, platform: Platform) -> Response: ...
+    @endpoint("GET", "/active", answers={200: json(ActiveRunStatus, "…")})
+    async def active(call: Call[Nothing, Nothing]) -> Response: ...
 
 `active.app` is the application, for uvicorn and for the local server. `active` itself is what
 `functions-framework --target active` calls with a request: it hands the whole request over to the
 application, so both ways run the same code.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Protocol, cast
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from common.web.app import App, Endpoint, Handler
+from common.callers import Role
+from common.web.app import App
+from common.web.call import Answer, Endpoint, Handler, Header, Nothing, SocketHandler
 
 PREFIX = "/api/v1/pipeline"
 
@@ -40,17 +44,56 @@ class _HandedOver(Response):
         await self._app(scope, receive, send)
 
 
-def endpoint(method: str, path: str) -> Callable[[Handler], Function]:
-    """Make a handler the function that answers `method` at `path` below the common prefix."""
+def endpoint(  # noqa: PLR0913  # by keyword only: they are the fields of an Endpoint
+    method: str,
+    path: str,
+    *,
+    prefix: str = PREFIX,
+    role: Role | None = "read",
+    query: type[BaseModel] = Nothing,
+    body: type[BaseModel] = Nothing,
+    tickets: bool = False,
+    answers: Mapping[int, Answer],
+    problems: Mapping[int, str] | None = None,
+    headers: Mapping[str, Header] | None = None,
+    socket: SocketHandler | None = None,
+    messages: type[BaseModel] | None = None,
+    closes: Mapping[str, str] | None = None,
+    notes: str = "",
+    beside: Function | None = None,
+) -> Callable[[Handler], Function]:
+    """Make a handler the function that answers `method` at `path` below the prefix.
+
+    Args:
+        beside: more endpoints of the same function, which serves them too.
+    """
 
     def decorate(handler: Handler) -> Function:
-        app = App(Endpoint(handler.__name__, method, PREFIX + path, handler))
+        name = handler.__name__
+        own = Endpoint(
+            name,
+            method,
+            prefix + path,
+            handler,
+            role=role,
+            query=query,
+            body=body,
+            tickets=tickets,
+            answers=answers,
+            problems=problems or {},
+            headers=headers or {},
+            socket=socket,
+            messages=messages,
+            closes=closes or {},
+            notes=notes,
+        )
+        app = App(own, *(replace(other, function=name) for other in (beside.app.endpoints if beside else ())))
 
         # functions-framework takes nothing but a plain function for a target.
         async def target(request: Request) -> Response:
             return _HandedOver(app)
 
-        target.__name__, target.__doc__ = handler.__name__, handler.__doc__
+        target.__name__, target.__doc__ = name, handler.__doc__
         function = cast("Function", target)
         function.app = app
         return function

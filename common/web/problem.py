@@ -4,33 +4,65 @@ A document says what is wrong, where, and what would be right; `type` is a URN t
 change, for programs. A problem that a later try may not meet carries `Retry-After`.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from starlette.responses import Response
 
 from common import errors
 from common.observe import request_id
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Location = tuple[int | str, ...]
+
 MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Response):
+    """A problem document as an answer.
+
+    Attributes:
+        title, detail: what it says, for where there is no room for a document (a WebSocket's close).
+    """
+
+    def __init__(self, status: int, body: dict[str, Any], headers: dict[str, str]) -> None:
+        super().__init__(to_json(body), status, {"cache-control": "no-store", **headers}, MEDIA_TYPE)
+        self.title: str = body["title"]
+        self.detail: str = body["detail"]
+
+
+class Refused(errors.ControllerError):
+    """A request that is answered with a problem before, or instead of, what it asks for."""
+
+    def __init__(self, answer: Problem) -> None:
+        super().__init__(answer.detail)
+        self.problem = answer
 
 
 def problem(
     status: int, kind: str, title: str, detail: str, *, headers: dict[str, str] | None = None, **facts: Any
-) -> Response:
+) -> Problem:
     """A problem document; `facts` become members of it."""
     body = {"type": f"urn:nextflow-controller:problem:{kind}", "title": title, "status": status, "detail": detail}
     if (current := request_id.get()) is not None:
         body["request_id"] = current
     body |= {name: value for name, value in facts.items() if value is not None}
-    return Response(to_json(body), status, {"cache-control": "no-store", **(headers or {})}, MEDIA_TYPE)
+    return Problem(status, body, headers or {})
 
 
-def of_error(error: errors.ControllerError) -> Response:
-    """The problem that an error of the library is to a caller."""
+def of_error(error: Exception) -> Problem:
+    """The problem that an error is to a caller; one that is not the library's own tells nothing."""
     detail = str(error)
     match error:
+        case Refused():
+            return error.problem
+        case errors.NotAllowed():
+            where = [{"pointer": error.pointer, "detail": error.reason}]
+            return problem(403, "not-allowed", "Not allowed here", detail, errors=where)
         case errors.Invalid():
             where = [{"pointer": error.pointer, "detail": error.reason}]
             return problem(422, "invalid", "The request is not valid", detail, errors=where)
@@ -67,15 +99,42 @@ def of_error(error: errors.ControllerError) -> Response:
             )
 
 
-def of_validation(error: ValidationError) -> Response:
-    """The problem that a body which does not fit its model is: every place at once."""
-    places = [{"pointer": _pointer(found["loc"]), "detail": found["msg"]} for found in error.errors()[:20]]
-    detail = "; ".join(f"{place['pointer'] or '/'}: {place['detail']}" for place in places)
+def of_validation(error: ValidationError, model: type[BaseModel], place: Callable[[Location], str]) -> Problem:
+    """The problem that a value which does not fit its model is: every place at once, as `place` calls it."""
+    places = [{"pointer": place(found["loc"]), "detail": _words(found, model)} for found in error.errors()[:20]]
+    detail = "; ".join(f"{found['pointer'] or 'the body'}: {found['detail']}" for found in places)
     return problem(422, "invalid", "The request is not valid", detail, errors=places)
 
 
-def _pointer(location: tuple[int | str, ...]) -> str:
+def pointer(location: Location) -> str:
+    """A place in a body as a JSON pointer (RFC 6901)."""
+    if location[-1:] == ("[key]",):  # pydantic's mark for a name that is wrong, not what it names
+        location = location[:-1]
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+
+
+_WORDS = {
+    "bool_parsing": "use true or false",
+    "dict_type": "use a JSON object",
+    "extra_forbidden": "unknown; {known}",
+    "greater_than_equal": "use {ge} or more",
+    "int_from_float": "use a whole number",
+    "int_parsing": "use a whole number",
+    "int_parsing_size": "use a smaller number",
+    "less_than_equal": "use {le} or less",
+    "literal_error": "use {expected}",
+    "missing": "is missing",
+    "model_type": "use a JSON object",
+    "string_too_long": "use at most {max_length} characters",
+}
+
+
+def _words(found: "ErrorDetails", model: type[BaseModel]) -> str:
+    """What would be right; pydantic's own words where there are no better ones."""
+    if (words := _WORDS.get(found["type"])) is None:
+        return found["msg"].removeprefix("Value error, ")
+    known = f"use {', '.join(model.model_fields)}" if model.model_fields else "none is taken here"
+    return words.format(known=known, **found.get("ctx", {}))
 
 
 def _retry(seconds: int | None) -> dict[str, str]:

@@ -1,17 +1,13 @@
 """GET /status: the active or the most recent run, or any that is retained."""
 
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, StringConstraints
-from starlette.requests import Request
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from common import look
-from common.names import RUN_ID
-from common.platform import Platform
+from common.models import RunId, RunStatus
 from common.web.answer import answer
+from common.web.call import Call, Nothing, json
 from common.web.endpoint import endpoint
-from common.web.input import query
 
 
 class StatusQuery(BaseModel):
@@ -19,10 +15,19 @@ class StatusQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    run_id: Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$")] | None = None
+    run_id: RunId | None = Field(None, description="A run; without it the active or latest one.")
 
 
-@endpoint("GET", "/status")
-async def status(request: Request, platform: Platform) -> Response:
-    """How the run is, with the progress of its tasks; 404 where there is none."""
-    return answer(await look.status(platform, query(request, StatusQuery).run_id))
+@endpoint(
+    "GET",
+    "/status",
+    query=StatusQuery,
+    answers={200: json(RunStatus, "The run, with the progress of its tasks.")},
+    problems={404: "No run of this id is retained, or there is none yet."},
+)
+async def status(call: Call[StatusQuery, Nothing]) -> Response:
+    """A run with the progress of its tasks.
+
+    Of the active or most recent run, or of any that is retained.
+    """
+    return answer(await look.status(call.platform, call.query.run_id))

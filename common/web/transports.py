@@ -1,0 +1,87 @@
+"""Frames as the bytes and messages of each transport.
+
+A transport is a function from a frame to what is sent. Frames remember its result, so that an event
+is encoded once however many follow; that is why the functions below are module constants. The JSON
+of an event is made once for all transports.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from common.events import Cursor, encode
+from common.frames import Farewell, Frame, Lines, Notice
+
+Encoder = Callable[[Frame], bytes]
+
+
+class _Encoded(NamedTuple):
+    id: str
+    type: str
+    json: bytes
+
+
+def _events(frame: Frame) -> list[_Encoded]:
+    return [_Encoded(event["id"], event["type"], encode(event)) for event in frame.events()]
+
+
+def messages(frame: Frame) -> list[str]:
+    """A frame as WebSocket messages: each one event."""
+    return [event.json.decode() for event in frame.encoded(_events)]
+
+
+def ndjson(frame: Frame) -> bytes:
+    """A frame as newline-delimited JSON; silence is an empty line."""
+    match frame:
+        case Lines() | Notice():
+            return b"".join(event.json + b"\n" for event in frame.encoded(_events))
+        case Farewell():
+            return b""
+        case _:
+            return b"\n"
+
+
+def sse(frame: Frame) -> bytes:
+    """A frame as Server-Sent Events (WHATWG HTML, 9.2).
+
+    Blank lines stand behind events alone: elsewhere the standard ignores them, and httpx-sse tells an empty event.
+    """
+    match frame:
+        case Lines() | Notice():
+            return b"".join(_server_sent(event) for event in frame.encoded(_events))
+        case Farewell():
+            return b": the server is stopping; come back with Last-Event-ID\n"
+        case _:
+            return b": still here\n"
+
+
+def _server_sent(event: _Encoded) -> bytes:
+    from sse_starlette import ServerSentEvent
+
+    return ServerSentEvent(event.json.decode(), event=event.type, id=event.id, sep="\n").encode()
+
+
+def _text(stamped: bool, notices: bool) -> Encoder:
+    """The log as it is, a line a line; what is no line begins with `#`."""
+
+    def text(frame: Frame) -> bytes:
+        match frame:
+            case Lines(gap=None) if stamped:
+                return b"".join(
+                    b"%b %b\n" % (str(Cursor(frame.run_id, frame.attempt, line.id)).encode(), line.text)
+                    for line in frame.lines
+                )
+            case Lines(gap=None):
+                return b"".join(line.text + b"\n" for line in frame.lines)
+            case Lines():
+                return b"".join(b"# gap: %b\n" % encode(found["data"]) for found in frame.events())
+            case Notice() if notices or frame.event["type"] in ("gap", "error"):
+                return b"# %b: %b\n" % (frame.event["type"].encode(), encode(frame.event["data"]))
+            case Farewell():
+                return b"# the server is stopping; go on with after=%b\n" % str(frame.cursor).encode()
+            case _:
+                return b""
+
+    return text
+
+
+TEXTS = {(stamped, notices): _text(stamped, notices) for stamped in (False, True) for notices in (False, True)}
