@@ -20,12 +20,16 @@ import pytest
 
 from common.events import Line
 from common.jobs import Job
+from common.kube import reading
+from common.kube.runner import KubernetesRunner
+from common.kube.transport import Api
 from common.local.processes import end, marked
 from common.local.runner import LocalRunner
 from common.local.state import State
 from common.models import CancelMark, RunRecord, RunRequest
 from common.names import new_run_id
 from common.runner import Runner
+from common.settings import Settings
 
 T = TypeVar("T")
 
@@ -85,7 +89,62 @@ class LocalPlace:
                 end(lambda run_id=directory.name: marked(run_id), 0, PATIENCE_SECONDS)  # type: ignore[misc]
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {"local": LocalPlace}
+class KubernetesPlace:
+    """A namespace of the cluster that KUBECONFIG names, with the image of tests/cluster/head."""
+
+    def __init__(self, root: Path) -> None:
+        self._api = Api()
+        self.namespace = f"nfc-{root.name.lower().replace('_', '-').strip('-')}"
+        self._ready = False
+        self._runners: list[KubernetesRunner] = []
+
+    async def runner(self) -> KubernetesRunner:
+        if not self._ready:
+            self._ready = True
+            await self._api.create("/api/v1/namespaces", {"metadata": {"name": self.namespace}})
+            account = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/default"
+            await eventually(lambda: self._api.get(account), "the namespace's service account")
+        made = _Settled(
+            Settings(
+                release_namespace=self.namespace,
+                run_namespace=self.namespace,
+                head_image=os.environ.get("TEST_HEAD_IMAGE", "localhost/nfc-test-head:1"),
+                cancel_grace_seconds=GRACE_SECONDS,
+            ),
+            Api(),
+        )
+        self._runners.append(made)
+        return made
+
+    async def close(self) -> None:
+        await self._api.delete(f"/api/v1/namespaces/{self.namespace}", {})
+        for runner in self._runners:
+            await runner.close()
+        await self._api.close()
+
+
+class _Settled(KubernetesRunner):
+    """A runner whose new Jobs change no more by themselves: the Job controller has seen them."""
+
+    async def create(self, record: RunRecord) -> Job:
+        await super().create(record)
+
+        async def look() -> Job | None:
+            found = await self._api.get(self._job(record.run_id))
+            assert found is not None
+            return reading.job(found) if "startTime" in found["status"] else None
+
+        return await eventually(look, f"the Job controller to see {record.run_id}")
+
+
+def on_kubernetes(runner: Runner) -> bool:
+    """Whether runs are containers: some of what a machine does with processes is another then."""
+    return isinstance(runner, KubernetesRunner)
+
+
+PLACES: dict[str, Callable[[Path], Place]] = {"kubernetes": KubernetesPlace, "local": LocalPlace}
+# Asked for by name: whoever has a KUBECONFIG need not want tests in that cluster.
+NO_CLUSTER = pytest.mark.skipif("TEST_CLUSTER" not in os.environ, reason="make test-cluster runs it on a cluster")
 
 
 @pytest.fixture
@@ -95,7 +154,7 @@ def directory() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture(params=sorted(PLACES))
+@pytest.fixture(params=[pytest.param("kubernetes", marks=[pytest.mark.cluster, NO_CLUSTER]), "local"])
 async def place(request: pytest.FixtureRequest, directory: Path) -> AsyncIterator[Place]:
     """An empty place."""
     made = PLACES[request.param](directory)

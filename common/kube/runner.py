@@ -1,0 +1,189 @@
+"""KubernetesRunner: a run is a Job, the fence a Lease, and the cluster holds everything there is to know.
+
+This object holds a connection and nothing else: any number of them, in any number of processes, work
+on the same runs. Every write names the resourceVersion that its writer read.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
+
+from common.errors import Conflict, Unavailable
+from common.events import Line
+from common.jobs import Holder, Job, Lease
+from common.kube import objects, reading
+from common.kube.log import Log
+from common.kube.objects import HEAD, ROLE, RUN_ID
+from common.kube.transport import Api, Object
+from common.models import CancelMark, Progress, RunRecord, RunRequest
+from common.names import is_run_id
+from common.settings import Settings
+from common.sources import Sources
+
+_LOOK_SECONDS = 0.5
+_PAGE = "500"
+
+
+class KubernetesRunner:
+    """A `common.runner.Runner` on Kubernetes."""
+
+    def __init__(self, settings: Settings, api: Api) -> None:
+        self._settings = settings
+        self._api = api
+        namespace = settings.run_namespace
+        leases = f"/apis/coordination.k8s.io/v1/namespaces/{settings.release_namespace}/leases"
+        self._leases, self._lease = leases, f"{leases}/{settings.release}"
+        self._jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+        self._pods = f"/api/v1/namespaces/{namespace}/pods"
+
+    @classmethod
+    def open(cls, settings: Settings) -> "KubernetesRunner":
+        """The runner that settings ask for; nothing is sent yet."""
+        return cls(settings, Api(settings.kube_context))
+
+    async def check(self) -> None:
+        await self.lease()
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    # The fence.
+
+    async def lease(self) -> Lease:
+        return reading.lease(await self._api.get(self._lease))
+
+    async def write_lease(self, read: Lease, holder: Holder | None) -> Lease:
+        body = objects.lease(self._settings.release, holder, read.version)
+        if read.version:
+            return reading.lease(await self._api.replace(self._lease, body))
+        return reading.lease(await self._api.create(self._leases, body))
+
+    # Jobs.
+
+    async def accept(self, request: RunRequest) -> None:
+        # What is on the work volume is not to be seen from here.
+        Sources(self._settings.pipeline_sources, None).resolve(request.pipeline)
+
+    async def create(self, record: RunRecord) -> Job:
+        return _ours(await self._api.create(self._jobs, objects.job(record, self._settings)))
+
+    async def job(self, run_id: str) -> Job | None:
+        if not is_run_id(run_id):
+            return None
+        found = await self._api.get(self._job(run_id))
+        job = reading.job(found) if found is not None else None
+        if found is None or job is None or not job.launched:
+            return job
+        return reading.job(found, await self._list(self._pods, f"{RUN_ID}={run_id}"))
+
+    async def jobs(self) -> Sequence[Job]:
+        found = await self._list(self._jobs, f"{ROLE}={HEAD}")
+        return [job for item in found if (job := reading.job(item)) is not None]
+
+    async def launch(self, read: Job) -> Job:
+        if not read.inert:
+            raise Conflict("The Job is not inert.")
+        return await self._patch(read, objects.launch(read.version, datetime.now(UTC)))
+
+    async def seal(self, read: Job, mark: CancelMark | None, reason: str | None = None) -> Job:
+        if not read.inert:
+            raise Conflict("The Job is not inert.")
+        return await self._patch(read, objects.seal(read.version, mark, reason))
+
+    async def stop(self, read: Job, mark: CancelMark) -> Job:
+        if not read.launched or read.ended:
+            raise Conflict("The Job does not run.")
+        # The mark and the deadline came with one patch: who reads the one knows that the other is there.
+        return read if read.mark is not None else await self._patch(read, objects.stop(read.version, mark))
+
+    async def delete(self, read: Job) -> None:
+        if not read.inert and not read.ended:
+            raise Conflict("The Job runs.")
+        conditions = {"uid": read.uid, "resourceVersion": read.version}
+        try:
+            await self._api.delete(
+                self._job(read.run_id), {"preconditions": conditions, "propagationPolicy": "Background"}
+            )
+        except Conflict:  # of a Job that is another by now, the one that was read is gone
+            found = await self._api.get(self._job(read.run_id))
+            if found is not None and found["metadata"]["uid"] == read.uid:
+                raise
+
+    async def sweep(self, run_id: str) -> int:
+        job = await self.job(run_id)
+        if job is None or not job.ended or not job.remains:
+            return 0
+        tasks = f"{RUN_ID}={run_id},{ROLE}!={HEAD}"
+        for pod in await self._list(self._pods, tasks):
+            await self._api.delete(f"{self._pods}/{pod['metadata']['name']}", {})
+        return len(await self._list(self._pods, tasks))
+
+    # What a run says.
+
+    async def lines(self, run_id: str, attempt: int) -> AsyncGenerator[Sequence[Line], None]:
+        if attempt != 1 or not is_run_id(run_id):
+            return
+        log = Log()
+        while (job := await self.job(run_id)) is not None and not job.sealed:
+            pod = await self._head(run_id)
+            state = reading.container(pod).get("state", {}) if pod else {}
+            if pod is not None and {"running", "terminated"} & state.keys():
+                query = {"container": objects.CONTAINER, "timestamps": "true"}
+                if "running" in state:
+                    query["follow"] = "true"
+                log.begin()
+                try:
+                    async for chunk in self._api.stream(f"{self._pods}/{pod['metadata']['name']}/log", **query):
+                        for lines in log.feed(chunk):
+                            yield lines
+                except Unavailable:  # not to be had at this moment: look at the pod again
+                    yield ()
+                else:
+                    if "terminated" in state:
+                        if rest := log.rest():
+                            yield rest
+                        async for tick in self._until_ended(run_id):
+                            yield tick
+                        return
+            elif job.ended:
+                return
+            yield ()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def progress(self, run_id: str) -> Progress | None:
+        return None  # the recorder's: it reads the trace where the head runs
+
+    async def _until_ended(self, run_id: str) -> AsyncGenerator[Sequence[Line], None]:
+        """Ticks until the Job controller has seen what the kubelet has."""
+        while (job := await self.job(run_id)) is not None and not job.ended:
+            yield ()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _head(self, run_id: str) -> Object | None:
+        pods = await self._list(self._pods, f"{RUN_ID}={run_id},{ROLE}={HEAD}")
+        return max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+
+    async def _patch(self, read: Job, patch: Object) -> Job:
+        return _ours(await self._api.merge(self._job(read.run_id), patch))
+
+    async def _list(self, path: str, selector: str) -> list[Object]:
+        items: list[Object] = []
+        query = {"labelSelector": selector, "limit": _PAGE}
+        while True:
+            page = await self._api.get(path, **query)
+            if page is None:
+                return items
+            items += page["items"]
+            if not (following := page["metadata"].get("continue")):
+                return items
+            query["continue"] = following
+
+    def _job(self, run_id: str) -> str:
+        return f"{self._jobs}/{run_id}"
+
+
+def _ours(found: Object) -> Job:
+    job = reading.job(found)
+    if job is None:
+        raise Unavailable("runner", "The API server has changed the record of the run.")
+    return job

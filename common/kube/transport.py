@@ -1,0 +1,209 @@
+"""The one way to the API server: dicts in, dicts out, and what each failure means.
+
+The official client's transport alone (`ApiClient.param_serialize` and `call_api`): its typed models
+refuse fields they do not know and cost a second of import. Nothing is tried again here: a write whose
+outcome is unknown is read and decided on again by whoever wrote it.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from common.errors import Conflict, ControllerError, OutcomeUnknown, Unavailable
+
+if TYPE_CHECKING:
+    from kubernetes.aio.client.api_client import ApiClient
+
+Object = dict[str, Any]
+
+_CALL_SECONDS = 10
+_CONFLICTS = {404, 409, 410}  # of a write to what was read before: it is gone, or another
+_MERGE = "application/merge-patch+json"
+
+
+class Api:
+    """The API server of one cluster."""
+
+    def __init__(self, context: str | None = None) -> None:
+        self._context = context
+        self._client: ApiClient | None = None
+        self._opening = asyncio.Lock()
+
+    async def get(self, path: str, **query: str) -> Object | None:
+        """The object at a path, or the list; None if there is none.
+
+        Raises:
+            Unavailable: the API server does not answer, or refuses.
+        """
+        try:
+            return await self._call("GET", path, query=query)
+        except _Refused as refused:
+            if refused.status == 404:
+                return None
+            raise Unavailable("runner", str(refused)) from refused
+        except OutcomeUnknown as unknown:  # a read changes nothing
+            raise Unavailable("runner", str(unknown)) from unknown
+
+    async def create(self, path: str, body: Object) -> Object:
+        """Create an object in a collection.
+
+        Raises:
+            Conflict: there is one of this name.
+            Unavailable: it was refused.
+            OutcomeUnknown: it may have been created, or still be (as every write here).
+        """
+        return await self._write("POST", path, body)
+
+    async def replace(self, path: str, body: Object) -> Object:
+        """Replace an object; `body` names the version that was read.
+
+        Raises:
+            Conflict: it is another by now, or gone.
+        """
+        return await self._write("PUT", path, body)
+
+    async def merge(self, path: str, patch: Object) -> Object:
+        """Merge a patch (RFC 7386) into an object; the patch names the version that was read.
+
+        Raises:
+            Conflict: it is another by now, or gone.
+        """
+        return await self._write("PATCH", path, patch)
+
+    async def delete(self, path: str, options: Object) -> None:
+        """Delete an object, or a collection; one that is gone is success.
+
+        Raises:
+            Conflict: it is another than the options' preconditions say.
+        """
+        try:
+            await self._call("DELETE", path, options)
+        except _Refused as refused:
+            if refused.status != 404:
+                raise _meaning(refused) from refused
+
+    async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
+        """What the API server sends at a path, for as long as it does; an empty chunk each half second of silence.
+
+        Raises:
+            Unavailable: there is nothing (yet), or it was cut.
+        """
+        import aiohttp
+
+        response = await self._send("GET", path, None, query, aiohttp.ClientTimeout(total=None, sock_connect=5))
+        reading: asyncio.Future[bytes] | None = None
+        try:
+            if response.status != 200:
+                raise Unavailable("runner", _reason(response.status, await response.read()))
+            while True:
+                reading = reading or asyncio.ensure_future(response.content.readany())
+                done, _ = await asyncio.wait((reading,), timeout=0.5)
+                if not done:
+                    yield b""
+                    continue
+                chunk, reading = reading.result(), None
+                if not chunk:
+                    return
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable("runner", f"The log was cut: {error}") from error
+        finally:
+            if reading is not None:
+                reading.cancel()
+            response.close()
+
+    async def close(self) -> None:
+        """Close connections."""
+        if self._client is not None:
+            await self._client.close()  # type: ignore[no-untyped-call] # the client's types are partial
+
+    async def _write(self, method: str, path: str, body: Object) -> Object:
+        try:
+            return await self._call(method, path, body)
+        except _Refused as refused:
+            raise _meaning(refused) from refused
+
+    async def _call(
+        self, method: str, path: str, body: Object | None = None, query: Mapping[str, str] | None = None
+    ) -> Object:
+        import aiohttp
+
+        try:
+            response = await self._send(method, path, body, query or {}, _CALL_SECONDS)
+            raw = await response.read()
+        except aiohttp.ClientConnectorError as error:  # nothing was sent
+            raise Unavailable("runner", f"The API server cannot be reached: {error}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise OutcomeUnknown(
+                "runner", f"The API server does not answer: {str(error) or type(error).__name__}"
+            ) from error
+        if response.status >= 500:
+            raise OutcomeUnknown("runner", _reason(response.status, raw))
+        if response.status >= 300:
+            raise _Refused(response.status, _reason(response.status, raw))
+        found: Object = json.loads(raw)
+        return found
+
+    async def _send(self, method: str, path: str, body: Object | None, query: Mapping[str, str], limit: Any) -> Any:
+        client = await self._opened()
+        headers = {"Accept": "application/json, */*", "Content-Type": "application/json"}
+        if method == "PATCH":
+            headers["Content-Type"] = _MERGE
+        prepared = await client.param_serialize(
+            method,
+            path,
+            query_params=list(query.items()),
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        return (await client.call_api(*prepared, _request_timeout=limit)).response
+
+    async def _opened(self) -> "ApiClient":
+        async with self._opening:
+            if self._client is None:
+                self._client = await _open(self._context)
+            return self._client
+
+
+class _Refused(ControllerError):
+    """The API server's definite no."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def _meaning(refused: _Refused) -> ControllerError:
+    kind = Conflict if refused.status in _CONFLICTS else None
+    return kind(str(refused)) if kind else Unavailable("runner", str(refused))
+
+
+def _reason(status: int, raw: bytes) -> str:
+    """The API server's own words (a `Status` object's message)."""
+    try:
+        message = json.loads(raw)["message"]
+    except (ValueError, KeyError, TypeError):
+        message = raw[:200].decode("utf-8", "replace")
+    return f"The API server says {status}: {message}"
+
+
+async def _open(context: str | None) -> "ApiClient":
+    from kubernetes.aio import config
+    from kubernetes.aio.client.api_client import ApiClient
+    from kubernetes.aio.client.configuration import Configuration
+
+    configuration = Configuration()
+    try:
+        if context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call] # as above
+        else:
+            await config.load_kube_config(  # type: ignore[no-untyped-call] # as above
+                os.environ.get("KUBECONFIG"), context, client_configuration=configuration, persist_config=False
+            )
+    except (config.ConfigException, OSError) as error:
+        raise Unavailable("runner", f"There is no way to a cluster: {error}. Set KUBECONFIG.") from error
+    configuration.retries = None
+    return ApiClient(configuration)

@@ -1,0 +1,225 @@
+"""What is written to Kubernetes: whole manifests."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.jobs import Holder
+from common.kube import objects
+from common.models import CancelMark, RunRecord, RunRequest
+from common.settings import Settings
+from tests.unit import samples
+
+RUN_ID = samples.run_id(1)
+LABELS = {
+    "app.kubernetes.io/name": "nextflow-controller",
+    "app.kubernetes.io/component": "head",
+    "app.kubernetes.io/managed-by": "nextflow-controller",
+    "nextflow-controller/run-id": RUN_ID,
+    "nextflow-controller/role": "head",
+}
+RECORD = RunRecord(
+    run_id=RUN_ID,
+    request=RunRequest(pipeline="owner/name", profile="a,b", workdir="x/y", parameters={"price": "${HOME} $5"}),
+    caller="ada",
+    fingerprint="f" * 64,
+    session_id="00000000-0000-4000-8000-000000000000",
+    created_at=datetime(2030, 1, 2, tzinfo=UTC),
+)
+SETTINGS = Settings(
+    run_namespace="runs",
+    head_image="images.example/nextflow:1",
+    head_service_account="head",
+    task_service_account="task",
+    work_claim="work",
+    work_path="/mnt/work",
+    cancel_grace_seconds=30,
+)
+RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+CONFIG = """\
+process.executor = 'k8s'
+k8s {
+    namespace = "runs"
+    serviceAccount = "task"
+    computeResourceType = "Pod"
+    storageClaimName = "work"
+    storageMountPath = "/mnt/work"
+    pod = [[label: "nextflow-controller/run-id", value: "%s"]]
+}
+"""
+
+
+def test_a_job_is_inert_restricted_and_carries_its_record() -> None:
+    """The whole manifest; our configuration is what every runner writes, and the Kubernetes part after it."""
+    made = objects.job(RECORD, SETTINGS)
+    annotations = made["spec"]["template"]["metadata"].pop("annotations")
+    config = annotations.pop("nextflow-controller/config")
+    assert config.endswith(CONFIG % RUN_ID)
+    assert config.startswith("// Written by the controller.")
+    assert json.loads(annotations.pop("nextflow-controller/params")) == {"price": "${HOME} $5"}
+    assert annotations == {
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+    }
+    [container] = made["spec"]["template"]["spec"].pop("containers")
+    assert container == {
+        "name": "nextflow",
+        "image": "images.example/nextflow:1",
+        "command": [
+            *("nextflow", "-log", "/tmp/nextflow.log", "run", "owner/name"),  # noqa: S108
+            *("-name", RUN_ID, "-ansi-log", "false"),
+            *("-params-file", "/etc/nextflow-controller/params.json"),
+            *("-w", "/mnt/work/work/x/y", "-with-trace", "/tmp/trace.txt", "-profile", "a,b"),  # noqa: S108
+            *("-c", "/etc/nextflow-controller/nextflow.config"),
+        ],
+        "workingDir": "/mnt/work",
+        "env": [
+            {"name": "HOME", "value": "/home/nextflow"},
+            {"name": "NXF_HOME", "value": "/home/nextflow/.nextflow"},
+            {"name": "NXF_UUID", "value": RECORD.session_id},
+        ],
+        "securityContext": RESTRICTED,
+        "volumeMounts": [
+            {"name": "work", "mountPath": "/mnt/work"},
+            {"name": "files", "mountPath": "/etc/nextflow-controller", "readOnly": True},
+            {"name": "home", "mountPath": "/home/nextflow"},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+        ],
+    }
+    assert made == {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": RUN_ID,
+            "labels": LABELS,
+            "annotations": {"nextflow-controller/record": RECORD.model_dump_json()},
+        },
+        "spec": {
+            "parallelism": 0,
+            "completions": 1,
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {"containerName": "nextflow", "operator": "NotIn", "values": [0]},
+                    }
+                ]
+            },
+            "template": {
+                "metadata": {"labels": LABELS},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "serviceAccountName": "head",
+                    "enableServiceLinks": False,
+                    "terminationGracePeriodSeconds": 30,
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "runAsUser": 1000,
+                        "runAsGroup": 1000,
+                        "fsGroup": 1000,
+                        "fsGroupChangePolicy": "OnRootMismatch",
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "volumes": [
+                        {"name": "work", "persistentVolumeClaim": {"claimName": "work"}},
+                        {"name": "home", "emptyDir": {}},
+                        {"name": "tmp", "emptyDir": {}},
+                        {
+                            "name": "files",
+                            "downwardAPI": {
+                                "items": [
+                                    {
+                                        "path": path,
+                                        "fieldRef": {
+                                            "fieldPath": f"metadata.annotations['nextflow-controller/{name}']"
+                                        },
+                                    }
+                                    for path, name in (("params.json", "params"), ("nextflow.config", "config"))
+                                ]
+                            },
+                        },
+                    ],
+                },
+            },
+        },
+    }
+
+
+def test_a_head_pod_is_what_settings_make_of_it() -> None:
+    """Settings are merged into the pod's spec."""
+    extra = {"nodeSelector": {"disk": "fast"}, "tolerations": [{"operator": "Exists"}], "volumes": [{"name": "more"}]}
+    pod = objects.job(RECORD, SETTINGS.model_copy(update={"head_pod": extra}))["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"disk": "fast"}
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    assert [volume["name"] for volume in pod["volumes"]] == ["work", "home", "tmp", "files", "more"]
+
+
+def test_the_lease_names_run_and_job() -> None:
+    """At the version that was read; without one where it is yet to be made; nobody where it is empty."""
+    held = objects.lease("nfc", Holder(RUN_ID, "uid-1"), "7")
+    assert held["spec"] == {"holderIdentity": f"{RUN_ID}/uid-1"}
+    assert held["metadata"]["resourceVersion"] == "7"
+    fresh = objects.lease("nfc", None, "")
+    assert (fresh["spec"], "resourceVersion" in fresh["metadata"]) == ({}, False)
+
+
+def test_every_patch_names_the_version_that_was_read() -> None:
+    """Launch, seal and stop are one conditional write each."""
+    mark = CancelMark(requested_by="ada", requested_at=datetime(2030, 1, 2, tzinfo=UTC))
+    at = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)
+    assert objects.launch("7", at) == {
+        "metadata": {
+            "resourceVersion": "7",
+            "annotations": {"nextflow-controller/launched-at": "2030-01-02T03:04:05.678901+00:00"},
+        },
+        "spec": {"parallelism": 1},
+    }
+    assert objects.seal("7", None, "Too late.") == {
+        "metadata": {"resourceVersion": "7", "annotations": {"nextflow-controller/sealed": "Too late."}}
+    }
+    assert objects.seal("7", mark, None) == {
+        "metadata": {
+            "resourceVersion": "7",
+            "annotations": {
+                "nextflow-controller/sealed": "",
+                "nextflow-controller/cancel-requested": mark.model_dump_json(),
+            },
+        }
+    }
+    assert objects.stop("7", mark) == {
+        "metadata": {
+            "resourceVersion": "7",
+            "annotations": {"nextflow-controller/cancel-requested": mark.model_dump_json()},
+        },
+        "spec": {"activeDeadlineSeconds": 1},
+    }
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(json_values, json_values)
+def test_merging_changes_neither_side_and_the_extra_wins(base: Any, extra: Any) -> None:
+    """Whatever is merged: nothing of either is changed, and what is no mapping or list is the extra's."""
+    before = json.dumps([base, extra])
+    made = objects.merged(base, extra)
+    assert json.dumps([base, extra]) == before
+    match base, extra:
+        case dict(), dict():
+            assert made == {
+                key: objects.merged(base[key], extra[key]) if key in base and key in extra else {**base, **extra}[key]
+                for key in base | extra
+            }
+        case list(), list():
+            assert made == base + extra
+        case _:
+            assert made == extra

@@ -1,0 +1,192 @@
+"""What is read from Kubernetes, as the library's own values."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from common.jobs import Holder, Job, Lease, state
+from common.kube import objects, reading
+from common.kube.log import Log
+from common.models import CancelMark
+from common.phases import State
+from tests.unit.test_kube_objects import RECORD, RUN_ID, SETTINGS
+
+LAUNCHED = datetime(2030, 1, 2, 3, 4, 5, 500000, UTC)
+MARK = CancelMark(requested_by="ada", requested_at=LAUNCHED)
+
+
+def a_job(*patches: dict[str, Any], **status: Any) -> dict[str, Any]:
+    """The run's Job as the API server shows it after these patches."""
+    found = objects.job(RECORD, SETTINGS)
+    for patch in patches:
+        found = objects.merged(found, patch)
+    found["metadata"] |= {"uid": "uid-1", "resourceVersion": "7"}
+    return {**found, "status": status}
+
+
+def condition(kind: str, message: str = "") -> dict[str, str]:
+    """A condition of a Job that is true."""
+    return {"type": kind, "status": "True", "lastTransitionTime": "2030-01-02T03:05:00Z", "message": message}
+
+
+def a_pod(role: str | None = "head", phase: str = "Running", **state: Any) -> dict[str, Any]:
+    """A pod of the run; `state` is its container's."""
+    labels = {"nextflow-controller/run-id": RUN_ID} | ({"nextflow-controller/role": role} if role else {})
+    statuses = [{"name": "nextflow", "image": "images.example/nextflow:1", "state": state}] if state else []
+    return {"metadata": {"labels": labels}, "status": {"phase": phase, "containerStatuses": statuses}}
+
+
+def read(found: dict[str, Any], *pods: dict[str, Any]) -> Job:
+    """The Job, which is ours."""
+    job = reading.job(found, pods)
+    assert job is not None
+    return job
+
+
+LAUNCH = objects.launch("6", LAUNCHED)
+STOP = objects.stop("6", MARK)
+RUNNING = a_pod(running={"startedAt": "2030-01-02T03:04:06Z"})
+
+
+def test_leases() -> None:
+    """One that was never made, an empty one, and one that names a run and its Job."""
+    assert reading.lease(None) == Lease("", None)
+    assert reading.lease({"metadata": {"resourceVersion": "3"}, "spec": {}}) == Lease("3", None)
+    held = objects.lease("nfc", Holder(RUN_ID, "uid-1"), "4")
+    assert reading.lease(held) == Lease("4", Holder(RUN_ID, "uid-1"))
+
+
+@pytest.mark.parametrize(
+    ("found", "pods", "expected"),
+    [
+        (a_job(), [], State.QUEUED),
+        (a_job(startTime="2030-01-02T03:04:05Z"), [], State.QUEUED),
+        (a_job(LAUNCH), [], State.STARTING),
+        (a_job(LAUNCH, active=1, ready=0), [a_pod(phase="Pending")], State.STARTING),
+        (a_job(LAUNCH, active=1, ready=0), [RUNNING], State.RUNNING),
+        (a_job(LAUNCH, active=1, ready=1), [], State.RUNNING),
+        # Failed before, active again; targets are not ends; suspended means nothing here.
+        (a_job(LAUNCH, failed=1, active=1), [], State.RUNNING),
+        (a_job(LAUNCH, ready=0, conditions=[condition("FailureTarget")]), [RUNNING], State.RUNNING),
+        (a_job(LAUNCH, ready=0, conditions=[condition("SuccessCriteriaMet")]), [RUNNING], State.RUNNING),
+        (a_job(LAUNCH, conditions=[condition("Complete") | {"status": "False"}]), [RUNNING], State.RUNNING),
+        (a_job(LAUNCH, succeeded=1, conditions=[condition("Complete")]), [], State.SUCCEEDED),
+        (a_job(LAUNCH, failed=1, conditions=[condition("Failed")]), [], State.FAILED),
+        (a_job(LAUNCH, STOP, active=1), [RUNNING], State.CANCELLING),
+        (a_job(LAUNCH, STOP, conditions=[condition("FailureTarget")]), [], State.CANCELLING),
+        (a_job(LAUNCH, STOP, failed=1, conditions=[condition("Failed")]), [], State.CANCELLED),
+        (a_job(LAUNCH, STOP, failed=1, conditions=[condition("Failed")]), [a_pod(None)], State.CANCELLING),
+        (a_job(objects.seal("6", None, "Too late.")), [], State.FAILED),
+        (a_job(objects.seal("6", MARK, None)), [], State.CANCELLED),
+    ],
+)
+def test_states(found: dict[str, Any], pods: list[dict[str, Any]], expected: State) -> None:
+    """A Job that was just created is not failed, an end is told by a terminal condition and nothing else."""
+    assert state(read(found, *pods)) is expected
+
+
+def test_a_job_that_has_ended_in_full() -> None:
+    """Record, versions and times; its end, in whole seconds, is not before its start."""
+    found = a_job(LAUNCH, succeeded=1, completionTime="2030-01-02T03:04:05Z", conditions=[condition("Complete")])
+    assert read(found) == Job(
+        record=RECORD,
+        uid="uid-1",
+        version="7",
+        launched=True,
+        condition="Complete",
+        started_at=LAUNCHED,
+        finished_at=LAUNCHED,
+        exit_code=0,
+    )
+
+
+def ended(code: int, reason: str = "Error") -> dict[str, Any]:
+    """A head that has ended."""
+    return a_pod(phase="Failed", terminated={"exitCode": code, "reason": reason})
+
+
+FAILED_BY_POLICY = condition(
+    "Failed", "Container nextflow for pod ns/x failed with exit code 3 matching FailJob rule at index 0"
+)
+
+
+@pytest.mark.parametrize(
+    ("failure", "pods", "code", "message"),
+    [
+        (FAILED_BY_POLICY, [], 3, "Nextflow ended with exit code 3."),
+        (FAILED_BY_POLICY, [ended(3)], 3, "Nextflow ended with exit code 3."),
+        (FAILED_BY_POLICY, [ended(137, "OOMKilled")], 137, "Nextflow was killed: it took more memory than its limit."),
+        (
+            condition("Failed", "Job was active longer than specified deadline"),
+            [],
+            None,
+            "Job was active longer than specified deadline",
+        ),
+    ],
+)
+def test_failures_in_words(failure: dict[str, Any], pods: list[dict[str, Any]], code: int | None, message: str) -> None:
+    """The exit code is told by the pod, and where that is gone by the Job's condition."""
+    job = read(a_job(LAUNCH, failed=1, conditions=[failure]), *pods)
+    assert (job.exit_code, job.message) == (code, message)
+
+
+@pytest.mark.parametrize(
+    ("pod", "message"),
+    [
+        (
+            a_pod(phase="Pending", waiting={"reason": "ImagePullBackOff", "message": "Back-off pulling image"}),
+            "The image images.example/nextflow:1 cannot be pulled: Back-off pulling image",
+        ),
+        (
+            a_pod(phase="Pending", waiting={"reason": "CreateContainerConfigError", "message": "no such secret"}),
+            "The container cannot be made: no such secret",
+        ),
+        (a_pod(phase="Pending", waiting={"reason": "ContainerCreating"}), None),
+        (a_pod(phase="Pending"), None),
+    ],
+)
+def test_what_holds_a_head_up(pod: dict[str, Any], message: str | None) -> None:
+    """In plain words; ordinary waiting needs none."""
+    assert read(a_job(LAUNCH, active=1), pod).message == message
+
+
+def test_a_head_that_no_node_takes() -> None:
+    """The scheduler's own words."""
+    pod = a_pod(phase="Pending")
+    words = "0/1 nodes are available: 1 Insufficient cpu."
+    pod["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "message": words}]
+    assert read(a_job(LAUNCH, active=1), pod).message == f"No node takes the pod: {words}"
+
+
+def test_what_remains_is_counted_once_the_head_has_ended() -> None:
+    """Pods of tasks in any phase, and a head that has not ended; not before."""
+    pods = [RUNNING, a_pod(None, "Succeeded"), a_pod(None, "Running")]
+    assert read(a_job(LAUNCH, active=1), *pods).remains == 0
+    assert read(a_job(LAUNCH, failed=1, conditions=[condition("Failed")]), *pods).remains == 3
+    pods[0] = ended(1)
+    assert read(a_job(LAUNCH, failed=1, conditions=[condition("Failed")]), *pods).remains == 2
+
+
+@pytest.mark.parametrize("record", [None, "", "{}", "not json"])
+def test_a_job_without_a_record_is_none_of_ours(record: str | None) -> None:
+    """Also one whose record somebody has tampered with."""
+    found = a_job()
+    found["metadata"]["annotations"] = {} if record is None else {objects.RECORD: record}
+    assert reading.job(found) is None
+
+
+def test_a_log_is_the_same_however_it_is_cut() -> None:
+    """Read again from its beginning it says nothing twice; what is no line is skipped."""
+    stamp = b"2030-01-02T03:04:05.000000001Z "
+    raw = b"".join(stamp + text + b"\n" for text in (b"a", b"", b"2030-01-02T03:04:05Z x", b"b c"))
+    raw += b"failed to watch file: closing\n" + stamp + b"last"
+    whole, pieces = Log(), Log()
+    lines = [line for batch in whole.feed(raw) for line in batch] + whole.rest()
+    assert [line.text for line in lines] == [b"a", b"", b"2030-01-02T03:04:05Z x", b"b c", b"last"]
+    told = []
+    for cut in (3, 40, 77, len(raw)):
+        pieces.begin()
+        for at in range(0, cut, 7):
+            told += [line for batch in pieces.feed(raw[at : min(at + 7, cut)]) for line in batch]
+    assert told + pieces.rest() == lines
