@@ -22,6 +22,7 @@ from typing import Any
 
 PORT = int(os.environ.get("PORT") or 8000)
 STATE_DIR = Path(os.environ.get("STATE_DIR") or ".state")
+TOKEN = STATE_DIR / "token"
 API = "/api/v1/pipeline"
 START_SECONDS = 30.0
 
@@ -30,12 +31,20 @@ def call(method: str, path: str, body: Any = None) -> tuple[int, Any]:
     """One call of the API: status and JSON."""
     connection = HTTPConnection("127.0.0.1", PORT, timeout=60)
     try:
-        headers = {"content-type": "application/json"} if body is not None else {}
+        headers = authorization() | ({"content-type": "application/json"} if body is not None else {})
         connection.request(method, API + path, json.dumps(body) if body is not None else None, headers)
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     finally:
         connection.close()
+
+
+def authorization() -> dict[str, str]:
+    """The header that shows the token which the local server has made, if it has."""
+    try:
+        return {"authorization": f"Bearer {TOKEN.read_text('ascii').strip()}"}
+    except FileNotFoundError:
+        return {}
 
 
 class Server:
@@ -80,6 +89,8 @@ class Server:
             return False
         if status == 200 and "active" in answer:
             return True
+        if status == 401:
+            sys.exit(f"demo: the server on port {PORT} does not know the token in {TOKEN}; is it of another STATE_DIR?")
         sys.exit(f"demo: something else answers on port {PORT}; choose another: PORT={PORT + 1} make demo")
 
 
@@ -89,7 +100,7 @@ def events(server: Server, run_id: str) -> Iterator[dict[str, Any]]:
     while True:
         connection = HTTPConnection("127.0.0.1", PORT, timeout=60)
         try:
-            headers = {"accept": "text/event-stream"} | ({"last-event-id": seen} if seen else {})
+            headers = authorization() | {"accept": "text/event-stream"} | ({"last-event-id": seen} if seen else {})
             connection.request("GET", f"{API}/stream?run_id={run_id}", headers=headers)
             response = connection.getresponse()
             if response.status == 204:
@@ -150,7 +161,9 @@ def main(pipeline: str = "examples/simple-pipeline", parameters: str = "{}") -> 
         run_id = run["run_id"]
         verb = f"attached to {run_id}, started by {run['triggered_by']}:" if run["attached"] else f"started {run_id}:"
         say(f"{verb} {run['pipeline']}")
-        say(f"follow it elsewhere: curl -N 'http://127.0.0.1:{PORT}{run['stream_url']}'")
+        url = f"http://127.0.0.1:{PORT}"
+        say(f"see it in a browser: {url}/follow?run_id={run_id} (token: cat {TOKEN})")
+        say(f"or in a terminal: curl -N -H \"Authorization: Bearer $(cat {TOKEN})\" '{url}{run['stream_url']}'")
         watch(server, run_id)
         return _outcome(server, run_id)
     except KeyboardInterrupt:

@@ -11,24 +11,27 @@ from pathlib import Path
 import httpx
 import pytest
 
+from common.callers import add
 from tests.integration.server import API, ROOT, poll
 from tests.redis_server import OwnRedis
 
 pytestmark = pytest.mark.slow
 
 CALLS = {
-    "run": ("POST", "/run", 415),
-    "status": ("GET", "/status", 404),
-    "active": ("GET", "/active", 200),
-    "cancel": ("DELETE", "/cancel", 404),
-    "history": ("GET", "/history", 200),
-    "stream": ("GET", "/stream", 404),
+    "run": ("POST", API + "/run", 415),
+    "status": ("GET", API + "/status", 404),
+    "active": ("GET", API + "/active", 200),
+    "cancel": ("DELETE", API + "/cancel", 404),
+    "history": ("GET", API + "/history", 200),
+    "stream": ("GET", API + "/stream", 404),
+    "docs": ("GET", "/openapi.json", 200),
 }
+OPEN = {"docs"}  # to those without a token
 
 
 @pytest.fixture(scope="module")
 def environ() -> Iterator[dict[str, str]]:
-    """An environment that all functions share: one state directory, one Redis."""
+    """An environment that all functions share: one state directory, one Redis, one file of tokens."""
     with tempfile.TemporaryDirectory(prefix="nfc-") as name:
         own = OwnRedis(Path(name) / "redis")
         yield {**os.environ, "STATE_DIR": name, "REDIS_URL": own.url}
@@ -37,7 +40,8 @@ def environ() -> Iterator[dict[str, str]]:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_function_serves_alone(name: str, environ: dict[str, str]) -> None:
-    """Its own path, its health paths, a problem for every other path and method."""
+    """Its own path to those with a token, its health paths, a problem for every other path and method."""
+    token = {"authorization": f"Bearer {add(Path(environ['STATE_DIR']) / 'tokens', name, 'run')}"}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -53,17 +57,20 @@ def test_a_function_serves_alone(name: str, environ: dict[str, str]) -> None:
             except httpx.TransportError:
                 assert process.poll() is None, process.stdout and process.stdout.read()
         method, path, expected = CALLS[name]
-        answer = httpx.request(method, url + API + path)
+        answer = httpx.request(method, url + path, headers=token)
         assert answer.status_code == expected, answer.text
+        assert httpx.request(method, url + path).status_code == (200 if name in OPEN else 401)
+        for host in ("evil.example", "localhost.evil.example"):
+            assert httpx.request(method, url + path, headers={**token, "host": host}).status_code == 421
         assert httpx.get(url + "/health").status_code == 200
         assert "nfc_http_requests_total" in httpx.get(url + "/metrics").text
         assert httpx.get(url + "/readyz").json()["redis"] == "ok"
         others = {path for other, (_, path, _) in CALLS.items() if other != name}
         for other in others:
-            missing = httpx.get(url + API + other)
+            missing = httpx.get(url + other)
             assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
-        wrong = httpx.request("PATCH", url + API + path)
-        assert (wrong.status_code, wrong.headers["allow"]) == (405, method)
+        wrong = httpx.request("PATCH", url + path)
+        assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD" if method == "GET" else method)
     finally:
         process.terminate()
         process.communicate()

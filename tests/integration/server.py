@@ -35,7 +35,8 @@ class LocalServer:
     def start(self) -> None:
         """Start it and wait until it says where it listens."""
         command = [sys.executable, "-m", "functions.server"]
-        environ = {**os.environ, "PORT": "0", "STATE_DIR": str(self.state_dir), **self._environ}
+        # Tests ask more often than people: limits have tests of their own.
+        environ = {**os.environ, "PORT": "0", "STATE_DIR": str(self.state_dir), "RATE_LIMITS": "off", **self._environ}
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -76,9 +77,15 @@ class LocalServer:
 
     # Calls of the API.
 
-    def call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """One call."""
-        return httpx.request(method, self.url + API + path, timeout=60, **options)
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header that shows the token which the server has made."""
+        return {"authorization": f"Bearer {(self.state_dir / 'token').read_text('ascii').strip()}"}
+
+    def call(self, method: str, path: str, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
+        """One call, with the server's token."""
+        shown = {**self.authorization, **(headers or {})}
+        return httpx.request(method, self.url + API + path, timeout=60, headers=shown, **options)
 
     def run(self, pipeline: str, headers: dict[str, str] | None = None, **request: Any) -> dict[str, Any]:
         """Start (or attach to) a run of a pipeline below tests/pipelines; its RunResponse."""
@@ -114,7 +121,7 @@ class LocalServer:
     @contextmanager
     def events(self, run_id: str, after: str | None = None) -> Iterator[Iterator[dict[str, str]]]:
         """The run's SSE events as they come."""
-        headers = {"accept": "text/event-stream"} | ({"last-event-id": after} if after else {})
+        headers = self.authorization | {"accept": "text/event-stream"} | ({"last-event-id": after} if after else {})
         with httpx.stream(
             "GET", f"{self.url}{API}/stream?run_id={run_id}", headers=headers, timeout=httpx.Timeout(60, read=60)
         ) as response:

@@ -88,7 +88,8 @@ def test_what_the_readme_shows_is_what_the_demo_prints(state_dir: Path) -> None:
     printed = set(plain(process.communicate(timeout=120)[0]))
     sample = plain(BLOCKS[1][1])
     # Ports, places and durations differ, and how far tasks are when somebody looks.
-    fixed = [line for line in sample if not re.search(r"\.\.\.|tasks: [^1]|server\.log|follow it| in [\d.]+ s", line)]
+    differs = r"\.\.\.|tasks: [^1]|server\.log|in a (browser|terminal)| in [\d.]+ s"
+    fixed = [line for line in sample if not re.search(differs, line)]
     assert len(fixed) > 8
     assert [line for line in fixed if line not in printed] == []
 
@@ -99,10 +100,12 @@ def test_the_readmes_calls_work(server: LocalServer) -> None:
     commands = [
         line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if line.startswith("curl")
     ]
-    commands += re.findall(r"`(curl -X [^`]+)`", README)
-    assert len(commands) == 7
+    commands += re.findall(r"`(curl -H [^`]+)`", README)
+    assert len(commands) == 8
+    assert "export TOKEN=$(cat .state/token)\n" in README
+    token = (server.state_dir / "token").read_text("ascii").strip()
     for command in commands:
-        arguments = shlex.split(command.replace("http://127.0.0.1:8000", server.url))
+        arguments = shlex.split(command.replace("http://127.0.0.1:8000", server.url).replace("$TOKEN", token))
         extra = ["--no-progress-meter", "--fail-with-body", "--max-time", "60"]
         if "/stream" in command:  # follow it for as long as it takes to see something
             arguments[-1] += "?follow=false"

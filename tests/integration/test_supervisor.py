@@ -21,9 +21,10 @@ from common.jobs import Holder, end_state, state
 from common.local import processes, toolchain
 from common.local.runner import LocalRunner
 from common.local.state import LOST, Lock
-from common.models import ProcessProgress, Progress
+from common.models import ProcessProgress, Progress, RunRequest
 from common.phases import State
 from common.settings import Settings
+from common.sources import Sources
 from tests.contract.conftest import (
     FOREVER,
     MARK,
@@ -664,16 +665,14 @@ asyncio.run(main())
 # What the request names.
 
 
-async def test_a_pipeline_outside_is_refused_when_the_job_is_made(place: LocalPlace, directory: Path) -> None:
-    """Nothing is created for it."""
+async def test_a_pipeline_outside_is_not_accepted(place: LocalPlace, directory: Path) -> None:
+    """Before anything is created for it."""
     (directory / "pipelines").mkdir()
     (directory / "pipelines" / "link").symlink_to(directory)
-    runner = await place.runner(pipelines_dir=directory / "pipelines")
+    runner = await place.runner(sources=Sources(("./",), directory / "pipelines"))
     for pipeline in ("../outside", "link", "a/../../b"):
-        record = a_record()
-        request = record.request.model_copy(update={"pipeline": pipeline})
         with pytest.raises(Invalid):
-            await runner.create(record.model_copy(update={"request": request}))
+            await runner.accept(RunRequest(pipeline=pipeline))
     assert list(await runner.jobs()) == []
 
 
@@ -683,7 +682,7 @@ async def test_a_pipeline_that_moves_outside_before_the_launch_seals_the_job(
     """It will never run, and its end says why; whoever comes next is not held up."""
     inside = directory / "pipelines" / "stub"
     inside.mkdir(parents=True)
-    runner = await place.runner(pipelines_dir=directory / "pipelines")
+    runner = await place.runner(sources=Sources(("./",), directory / "pipelines"))
     record = a_record()
     request = record.request.model_copy(update={"pipeline": "stub"})
     job = await taken(runner, record.model_copy(update={"request": request}))

@@ -156,7 +156,7 @@ class LogRunner:
 def platform(url: str, runner: LogRunner, **changes: Any) -> Platform:
     """A process' parts over a runner and a Redis."""
     settings = Settings(redis_url=url, **changes)
-    return Platform.assemble(settings, cast("Runner", runner), Connection.open(settings))
+    return Platform.assemble(settings, lambda: cast("Runner", runner), Connection.open(settings))
 
 
 def asks(**changes: Any) -> Query:

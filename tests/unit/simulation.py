@@ -143,7 +143,7 @@ class World:
         self._processes += 1
         process = Process(f"p{self._processes}")
         client: Any = _Client(self, process)
-        process.platform = Platform.assemble(self.settings, _Runner(self, process), Connection(client))
+        process.platform = Platform.assemble(self.settings, lambda: _Runner(self, process), Connection(client))
         return process
 
     def run_id(self) -> str:
@@ -307,6 +307,9 @@ class _Runner:
         what = f"lease write {holder.run_id + ' ' + holder.uid if holder else 'empty'} at v{read.version}"
         return await self._step(what, lambda: self._cluster.write_lease(read, holder), writes=True)
 
+    async def accept(self, request: RunRequest) -> None:
+        pass
+
     async def create(self, record: RunRecord) -> Job:
         return await self._step(f"create {record.run_id}", lambda: self._cluster.create(record), writes=True)
 
@@ -339,11 +342,19 @@ class _Runner:
         return None
 
 
+class _Pool:
+    """Connections, of which the model has none."""
+
+    async def disconnect(self, *, inuse_connections: bool) -> None:
+        pass
+
+
 class _Client:
     """What common.connection needs of redis.asyncio.Redis, on a synchronous client: each call is one step."""
 
     def __init__(self, world: World, process: Process) -> None:
         self._world, self._process = world, process
+        self.connection_pool = _Pool()
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def command(*args: Any, **options: Any) -> Any:

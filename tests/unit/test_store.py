@@ -15,7 +15,7 @@ from common.connection import Connection
 from common.models import RunInfo
 from common.phases import State, may_follow
 from common.settings import Settings
-from common.store import Page, Store, in_page, is_history_cursor
+from common.store import HISTORY_CURSOR, Page, Store, in_page
 from tests.unit.samples import run, run_id
 
 _STAMP = 1_000_000
@@ -222,7 +222,7 @@ async def test_the_first_answer_stays(client: "Redis", connection: Connection) -
 )
 def test_form_of_a_cursor(text: str, expected: bool) -> None:
     """A cursor is what a page gave out; anything else never reaches Redis."""
-    assert is_history_cursor(text) == expected
+    assert bool(HISTORY_CURSOR.fullmatch(text)) == expected
 
 
 async def test_every_page_s_cursor_has_the_form(connection: Connection) -> None:
@@ -231,7 +231,7 @@ async def test_every_page_s_cursor_has_the_form(connection: Connection) -> None:
     await _fill(store, [run(n) for n in range(2)])
     cursor = (await store.page(1)).next_cursor
     assert cursor is not None
-    assert is_history_cursor(cursor)
+    assert HISTORY_CURSOR.fullmatch(cursor)
 
 
 _RUNS = st.lists(

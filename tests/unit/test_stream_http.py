@@ -1,95 +1,42 @@
 """Streams over HTTP, as bytes: what is sent on each transport, and how input is refused."""
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from common.events import Cursor
-from common.follow import followers
-from common.observe import FOLLOWERS, TAILERS
-from common.platform import Platform
-from common.web.app import App, Endpoint
-from common.web.stream import respond
 from tests.unit import samples
 from tests.unit.logs import World, eventually, world
+from tests.unit.serving import NDJSON, OPEN, SSE, counted, finish, recorded, serve
 from tests.unit.test_follow import hurry, texts
 
 __all__ = ["hurry"]  # a fixture
 
 pytestmark = pytest.mark.slow
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
-SSE = {"accept": "text/event-stream"}
-
 
 @pytest.fixture
 async def given(redis_url: str) -> AsyncIterator[World]:
     """An empty world with one process."""
     async with world(redis_url) as made:
-        made.process()
+        made.process(**OPEN)
         yield made
-
-
-@asynccontextmanager
-async def serve(parts: Platform) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a real server on a free port."""
-
-    async def stream(request: Any, platform: Platform) -> Any:
-        return await respond(request, followers(platform), platform.settings)
-
-    app = App(Endpoint("stream", "GET", "/stream", stream), open_platform=lambda: parts)
-    app._begun = True  # neither logging nor signal handlers in a test
-    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=10))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined] # of older versions
-    task = asyncio.create_task(server._serve())
-    await eventually(lambda: server.started)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        await asyncio.wait_for(task, 20)
 
 
 @pytest.fixture
 async def client(given: World) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the world's first process; when it is closed nobody follows any more."""
-    async with serve(given.processes[0]) as made:
-        yield made
-    await eventually(lambda: _counted() == (0, 0, 0))
-
-
-def _counted() -> tuple[float, ...]:
-    return tuple(gauge._value.get() for gauge in (FOLLOWERS.labels("sse"), FOLLOWERS.labels("text"), TAILERS))
-
-
-def _finished(given: World) -> str:
-    run_id = given.runner.start()
-    given.runner.write(
-        run_id, b"2026-11-24T01:02:03Z begins", b"", "ünï # \u2028".encode(), b"\xff\x00\r raw", b"oops!"
-    )
-    given.runner.end(run_id)
-    return run_id
-
-
-def _recorded(name: str, body: str) -> None:
-    """Compare a body with the one that was recorded, but for the time at which notices were made."""
-    now = re.compile(r'("type":"(?:status|complete|gap|error|progress)","run_id":"[^"]+","timestamp":)"[^"]+"')
-    assert now.sub(r'\1"NOW"', body) == (FIXTURES / name).read_bytes().decode()
+    async with serve(given.processes[0]) as served:
+        yield served.http
+    await eventually(lambda: counted() == {}, counted)
 
 
 async def test_a_finished_run_as_server_sent_events(given: World, client: httpx.AsyncClient) -> None:
     """Byte for byte as recorded; never cached, collected or compressed on its way."""
-    _finished(given)
+    finish(given)
     answer = await client.get("/stream", headers=SSE)
     assert answer.status_code == 200
     assert {name: answer.headers[name] for name in ("content-type", "cache-control", "x-accel-buffering")} == {
@@ -97,12 +44,22 @@ async def test_a_finished_run_as_server_sent_events(given: World, client: httpx.
         "cache-control": "no-store",
         "x-accel-buffering": "no",
     }
-    _recorded("finished.eventsource", answer.text)
+    recorded("finished.eventsource", answer.text)
+
+
+async def test_a_finished_run_as_ndjson(given: World, client: httpx.AsyncClient) -> None:
+    """Byte for byte as recorded: one event a line."""
+    finish(given)
+    for accept in ("application/x-ndjson", "application/ndjson"):
+        answer = await client.get("/stream", headers={"accept": accept})
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        assert answer.headers["cache-control"] == "no-store"
+        recorded("finished.ndjson", answer.text)
 
 
 async def test_a_finished_run_as_text(given: World, client: httpx.AsyncClient) -> None:
     """The log's own bytes, a line a line; with `timestamps` each begins with its cursor."""
-    run_id = _finished(given)
+    run_id = finish(given)
     log = [raw.text for raw in given.runner.runs[run_id].raw]
     answer = await client.get("/stream", headers={"accept": "text/plain"})
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
@@ -125,6 +82,8 @@ async def test_a_finished_run_as_text(given: World, client: httpx.AsyncClient) -
         ("text/html, */*;q=0.1", "text/plain"),
         ("text/plain;q=0.5, text/event-stream;q=0.6", "text/event-stream"),
         ("text/event-stream;q=0, text/plain", "text/plain"),
+        ("application/x-ndjson", "application/x-ndjson"),
+        ("application/ndjson;q=0.9, text/plain;q=0.8", "application/x-ndjson"),
         ("TEXT/EVENT-STREAM", "text/event-stream"),
         ("application/json", None),
         ("text/event-stream;q=0", None),
@@ -135,7 +94,7 @@ async def test_a_finished_run_as_text(given: World, client: httpx.AsyncClient) -
 )
 async def test_accept_decides(given: World, client: httpx.AsyncClient, accept: str, expected: str | None) -> None:
     """What the client would rather have; 406 where there is none of it."""
-    _finished(given)
+    finish(given)
     answer = await client.get("/stream?follow=false", headers={"accept": accept})
     kind = answer.headers["content-type"].partition(";")[0]
     assert (answer.status_code, kind) == ((200, expected) if expected else (406, "application/problem+json"))
@@ -148,13 +107,13 @@ async def test_accept_decides(given: World, client: httpx.AsyncClient, accept: s
         ("", {"last-event-id": "0-0"}, "Last-Event-ID"),
         ("types=log,nonsense", {}, "types"),
         ("types=", {}, "types"),
-        ("tail=-1", {}, "/tail"),
-        ("tail=many", {}, "/tail"),
-        ("tail=100001", {}, "/tail"),
-        ("run_id=../etc", {}, "/run_id"),
-        ("follow=perhaps", {}, "/follow"),
-        ("nonsense=1", {}, "/nonsense"),
-        ("tail=1&tail=2", {}, "/tail"),
+        ("tail=-1", {}, "tail"),
+        ("tail=many", {}, "tail"),
+        ("tail=100001", {}, "tail"),
+        ("run_id=../etc", {}, "run_id"),
+        ("follow=perhaps", {}, "follow"),
+        ("nonsense=1", {}, "nonsense"),
+        ("tail=1&tail=2", {}, "tail"),
     ],
 )
 async def test_what_cannot_be_used_is_named(
@@ -169,20 +128,22 @@ async def test_no_run_is_404_and_an_end_is_204(given: World, client: httpx.Async
     """Before anything is streamed."""
     assert (await client.get("/stream", headers=SSE)).status_code == 404
     assert (await client.get(f"/stream?run_id={samples.run_id(7)}", headers=SSE)).status_code == 404
-    end = f"{_finished(given)}.1.end"
+    end = f"{finish(given)}.1.end"
     for options in ({"headers": {**SSE, "last-event-id": end}}, {"params": {"after": end}}):
         answer = await client.get("/stream", **options)  # type: ignore[arg-type] # each is one of its options
-        assert (answer.status_code, answer.content) == (204, b"")
+        assert (answer.status_code, answer.content, answer.headers["cache-control"]) == (204, b"", "no-store")
     # What a browser has seen last counts more than the URL it began with.
     again = await client.get(f"/stream?after={end[:-3]}0-0", headers={**SSE, "last-event-id": end})
     assert again.status_code == 204
 
 
 async def test_head_ends(given: World, client: httpx.AsyncClient) -> None:
-    """It has the headers of GET, and does not stay."""
+    """It has the headers of GET, and does not stay; how long a stream is going to be it does not claim to know."""
     given.runner.start()
-    answer = await client.head("/stream", headers=SSE)
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    for accept, kind in ((SSE, "text/event-stream"), (NDJSON, "application/x-ndjson"), ({}, "text/plain")):
+        answer = await client.head("/stream", headers=accept)
+        assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, kind)
+        assert "content-length" not in answer.headers
 
 
 async def test_cut_and_resumed_by_last_event_id(given: World, client: httpx.AsyncClient) -> None:
@@ -206,42 +167,66 @@ async def test_cut_and_resumed_by_last_event_id(given: World, client: httpx.Asyn
     assert [line.encode() for line in seen] == texts(100)
 
 
-async def test_shutdown_says_farewell(given: World) -> None:
-    """A server that stops ends its streams in the middle of their silence, with a place to go on."""
+FAREWELLS = {
+    "text/event-stream": ": the server is stopping; come back with Last-Event-ID\n",
+    "application/x-ndjson": "",
+    "text/plain": "# the server is stopping; go on with after={cursor}\n",
+}
+
+
+@pytest.mark.parametrize("accept", FAREWELLS)
+async def test_shutdown_says_farewell(given: World, accept: str) -> None:
+    """A server that stops ends its streams in the middle of their silence; from where they were all goes on."""
     run_id = given.runner.start()
     given.runner.write(run_id, b"one")
     parts = given.processes[0]
     cursor = Cursor(run_id, 1, given.runner.runs[run_id].lines[0].id)
-    async with (
-        serve(parts) as client,
-        client.stream("GET", "/stream", headers=SSE) as sse_answer,
-        client.stream("GET", "/stream") as text_answer,
-    ):
-        sse_chunks, text_chunks = sse_answer.aiter_raw(), text_answer.aiter_raw()
-        sse, text = b"", b""
-        while b"event: log" not in sse:
-            sse += await anext(sse_chunks)
-        while b"one" not in text:
-            text += await anext(text_chunks)
+    found = b""
+    async with serve(parts) as served, served.http.stream("GET", "/stream", headers={"accept": accept}) as answer:
+        chunks = answer.aiter_raw()
+        while b"one" not in found:
+            found += await anext(chunks)
         parts.shutdown.begin()
-        sse += b"".join([chunk async for chunk in sse_chunks])
-        text += b"".join([chunk async for chunk in text_chunks])
-    assert sse.endswith(b": the server is stopping; come back with Last-Event-ID\n\n")
-    assert f"id: {cursor}\n".encode() in sse
-    assert text == b"one\n# the server is stopping; go on with after=%b\n" % str(cursor).encode()
-    assert _counted() == (0, 0, 0)
+        found += b"".join([chunk async for chunk in chunks])
+    assert accept == "text/plain" or f'"id":"{cursor}"'.encode() in found
+    last = found.decode().rpartition("one")[2].partition("\n")[2].lstrip("\n")
+    assert last == FAREWELLS[accept].format(cursor=cursor)
+    assert counted() == {}
+    given.runner.write(run_id, b"two")
+    given.runner.end(run_id)
+    async with serve(given.process(**OPEN)) as served:
+        assert (await served.http.get("/stream", params={"after": str(cursor)})).text == "two\n"
 
 
-async def test_a_silent_stream_has_heartbeats(given: World) -> None:
-    """As comments, which no client takes for an event."""
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("text/event-stream", rb"retry: 1000\nid: [^\n]+\nevent: status\ndata: [^\n]+\n\n(: still here\n){2}"),
+        ("application/x-ndjson", rb"{[^\n]+}\n\n\n"),
+    ],
+)
+async def test_a_silent_stream_has_heartbeats(given: World, accept: str, expected: bytes) -> None:
+    """As comments and empty lines, which no client takes for an event."""
     given.runner.start()
-    async with (
-        serve(given.process(heartbeat_seconds=0.05)) as client,
-        client.stream("GET", "/stream", headers=SSE) as answer,
-    ):
+    parts = given.process(**OPEN, heartbeat_seconds=0.05)
+    async with serve(parts) as served, served.http.stream("GET", "/stream", headers={"accept": accept}) as answer:
         found = b""
         async for chunk in answer.aiter_raw():
             found += chunk
-            if found.count(b": still here\n\n") == 2:
+            if re.fullmatch(expected, found):
                 break
-    assert re.fullmatch(rb"retry: 1000\n\nid: [^\n]+\nevent: status\ndata: [^\n]+\n\n(: still here\n\n){2}", found)
+            assert len(found) < 2_000, found
+
+
+async def test_text_has_no_heartbeats(given: World) -> None:
+    """What `curl -N` prints is the log and nothing else, however long it is silent."""
+    run_id = given.runner.start()
+    parts = given.process(**OPEN, heartbeat_seconds=0.01)
+    async with serve(parts) as served, served.http.stream("GET", "/stream") as text:
+        async with served.http.stream("GET", "/stream", headers=NDJSON) as beside:
+            beats = beside.aiter_raw()
+            while (await anext(beats)) != b"\n":
+                pass  # it was silent for longer than a heartbeat
+        given.runner.write(run_id, b"line")
+        given.runner.end(run_id)
+        assert await text.aread() == b"line\n"

@@ -1,0 +1,185 @@
+"""Many followers of one run over different transports: the same events, read and encoded once, none slowing another."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from common import feed, follow
+from common.events import encode
+from common.frames import Lines
+from common.streams import Streams
+from tests.unit.logs import World, asks, eventually, world
+from tests.unit.serving import NDJSON, OPEN, SSE, Served, counted, finish, read, serve, small_socket, unstamped
+from tests.unit.test_follow import hurry, texts
+
+__all__ = ["hurry"]  # a fixture
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+async def given(redis_url: str) -> AsyncIterator[World]:
+    """An empty world with one process."""
+    async with world(redis_url) as made:
+        made.process(**OPEN)
+        yield made
+
+
+@pytest.fixture
+async def served(given: World) -> AsyncIterator[Served]:
+    """The world's first process, served; when it is closed nobody follows any more."""
+    async with serve(given.processes[0]) as made:
+        yield made
+    await eventually(lambda: counted() == {}, counted)
+
+
+async def over_sse(served: Served) -> list[dict[str, Any]]:
+    """The events of a run that ends, each with the id and type that an EventSource would see."""
+    answer = await served.http.get("/stream", headers=SSE)
+    events = []
+    for block in answer.text.removeprefix("retry: 1000\n").split("\n\n")[:-1]:
+        fields = dict(line.split(": ", 1) for line in block.split("\n"))
+        event = json.loads(fields["data"])
+        assert (fields["id"], fields["event"]) == (event["id"], event["type"])
+        events.append(event)
+    return events
+
+
+async def over_ndjson(served: Served) -> list[dict[str, Any]]:
+    """The same over NDJSON."""
+    answer = await served.http.get("/stream", headers=NDJSON)
+    return [json.loads(line) for line in answer.text.split("\n") if line]
+
+
+async def over_websocket(served: Served) -> list[dict[str, Any]]:
+    """The same over WebSocket."""
+    return (await served.told()).events
+
+
+async def test_the_same_events_over_every_transport(given: World, served: Served) -> None:
+    """Server-Sent Events, NDJSON and WebSocket: the same objects with the same ids, and text the same lines."""
+    finish(given)
+    sse, ndjson, websocket = (
+        unstamped(events)
+        for events in (await over_sse(served), await over_ndjson(served), await over_websocket(served))
+    )
+    assert sse == ndjson == websocket
+    assert [event["type"] for event in sse] == ["status", *["log"] * 5, "complete"]
+    text = await served.http.get("/stream?timestamps=true")
+    logs = [event for event in sse if event["type"] == "log"]
+    assert [line.split(b" ")[0].decode() for line in text.content.split(b"\n")[:-1]] == [event["id"] for event in logs]
+
+
+async def test_ten_followers_are_one_reader(given: World, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a live run, over every transport: its log is read once, and each line made into JSON once."""
+    encoded: Counter[str] = Counter()
+
+    def count(event: dict[str, Any]) -> bytes:
+        encoded[event["id"]] += event["type"] == "log"
+        return encode(event)
+
+    monkeypatch.setattr("common.web.transports.encode", count)
+    run_id = given.runner.start()
+    ways = [over_sse, over_ndjson, over_websocket] * 3
+    others = [asyncio.create_task(way(served)) for way in ways]
+    text = asyncio.create_task(served.http.get("/stream"))
+    expected = {"sse": 3, "ndjson": 3, "websocket": 3, "text": 1, "readers": 1}
+    await eventually(lambda: counted() == expected, counted)
+    given.runner.write(run_id, *texts(1_200))
+    await asyncio.sleep(0)
+    given.runner.write(run_id, *texts(300, 1_200))
+    given.runner.end(run_id)
+    told = [unstamped(await other) for other in others]
+    logs = [[event for event in events if event["type"] == "log"] for events in told]
+    assert all(log == logs[0] for log in logs)
+    assert [event["data"]["line"].encode() for event in logs[0]] == texts(1_500)
+    assert (await text).content == b"".join(line + b"\n" for line in texts(1_500))
+    assert {id: times for id, times in encoded.items() if times} == {event["id"]: 1 for event in logs[0]}
+
+
+async def test_a_client_that_does_not_read_holds_nobody_up(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others have everything meanwhile, the server keeps a bounded window and little else; then it has it too."""
+    monkeypatch.setattr(feed, "_WINDOW_LINES", 1_000)
+    monkeypatch.setattr(feed, "_BATCH_LINES", 100)
+    run_id = given.runner.start()
+    lines = [b"%d " % number + b"x" * 500 for number in range(5_000)]
+    given.runner.batch = 500
+    parts = given.processes[0]
+    async with (
+        serve(parts, narrow=True) as served,
+        served.socket("types=log", sock=small_socket(served.port), max_queue=1) as slow,
+        served.socket("types=log") as fast,
+    ):
+        reading = asyncio.create_task(read(fast))
+        await eventually(lambda: counted() == {"websocket": 2, "readers": 1}, counted)
+        given.runner.write(run_id, *lines)
+        shared = follow.followers(parts)._feeds._feeds[run_id]
+        given.runner.end(run_id)
+        assert [event["data"]["line"].encode() for event in (await reading).events[1:-1]] == lines
+        assert shared.top == given.runner.runs[run_id].lines[-1].id
+        assert shared._window.lines <= 1_000
+        assert counted() == {"websocket": 1, "readers": 1}  # the slow one
+        waiting = [
+            connection.transport.get_write_buffer_size() for connection in served.server.server_state.connections
+        ]
+        assert 0 < max(waiting) < 2 * 64 * 1024
+        told = await read(slow)
+    assert [event["data"]["line"].encode() for event in told.events[1:-1]] == lines
+    assert told.end == (1000, "complete")
+
+
+async def test_a_fast_client_leaves_others_their_turn(given: World) -> None:
+    """One that takes all at once does not keep the process to itself: after each batch others go on."""
+    run_id = given.runner.start()
+    given.runner.batch = 500
+    watching = given.follow(types=frozenset({"status"}))
+    await watching.until(lambda follower: bool(follower.events))
+    given.runner.write(run_id, *texts(5_000))
+    followers = given.followers()
+    await eventually(lambda: followers._feeds._feeds[run_id]._window.lines == 5_000)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    before: list[int] = []  # the turns that others had had when a batch came
+    async for frame in followers.follow(asks(follow=False), run_id):
+        if isinstance(frame, Lines):
+            before.append(turns)
+    assert len(before) >= 10
+    assert len(set(before)) == len(before)
+    other.cancel()
+
+
+async def test_a_cancellation_that_is_missed_leaves_nothing_at_work(
+    given: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that goes on for a moment after its last follower has left may begin to relay: that ends, too."""
+    given.runner.start()
+    asked = asyncio.Event()
+    original = Streams.pumping
+
+    async def pumping(self: Streams, *args: Any, **options: Any) -> bool:
+        if asked.is_set():
+            return await original(self, *args, **options)
+        asked.set()
+        with suppress(asyncio.CancelledError):  # as redis-py loses one that meets a reply
+            await asyncio.sleep(60)
+        return True
+
+    monkeypatch.setattr(Streams, "pumping", pumping)
+    before = given.tasks()
+    follower = given.follow()
+    await asked.wait()
+    await follower.leave()
+    await eventually(lambda: given.tasks() <= before, given.tasks)
+    assert given.runner.reading == 0
