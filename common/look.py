@@ -87,6 +87,10 @@ async def run(platform: Platform, run_id: str | None = None) -> RunInfo:
 
 async def status(platform: Platform, run_id: str | None = None) -> RunStatus:
     """A run (see `run`) with the progress of its tasks."""
+    return await platform.flights.share(f"status {run_id}", lambda: _status(platform, run_id))
+
+
+async def _status(platform: Platform, run_id: str | None) -> RunStatus:
     found = await run(platform, run_id)
     return RunStatus(**dict(found), progress=await _progress(platform, found))
 

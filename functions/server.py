@@ -17,7 +17,6 @@ from contextlib import asynccontextmanager
 from math import ceil
 
 import uvicorn
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from common.callers import add
 from common.errors import ControllerError
@@ -27,18 +26,10 @@ from common.settings import Settings
 from common.web.app import App
 from common.web.endpoint import PREFIX
 from common.web.http1 import Http1
+from common.web.sockets import Socket
 
 FUNCTIONS = ("run", "status", "active", "cancel", "history", "stream", "docs")
 _WEBSOCKET_BYTES = 1024  # the longest message that is read: a follower has nothing to say
-
-
-class WebSocketPeer(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, but for peers that answer no ping: it would close, and wait until they have read all."""
-
-    def keepalive_timeout(self) -> None:
-        """Cut the connection."""
-        super().keepalive_timeout()
-        self.transport.abort()
 
 
 def application() -> App:
@@ -58,7 +49,7 @@ def configuration(app: App, settings: Settings) -> uvicorn.Config:
         proxy_headers=False,  # common.web believes the proxies that settings name
         server_header=False,
         timeout_graceful_shutdown=ceil(settings.shutdown_grace_seconds),
-        ws=WebSocketPeer,
+        ws=Socket,
         ws_max_size=_WEBSOCKET_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=settings.heartbeat_seconds,
@@ -118,7 +109,8 @@ def _token(settings: Settings) -> str:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # With its protocol named, or the event loop would not switch Nagle off: answers would wait for the client's ACK.
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, proto=socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

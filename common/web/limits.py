@@ -8,11 +8,13 @@ process counts for itself, and says so in the policy's name.
 import logging
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from common.connection import Connection
 from common.errors import Unavailable
+from common.flights import Flights
 from common.settings import Settings
 from common.web.problem import Problem, Refused, problem
 
@@ -48,6 +50,8 @@ class Limiter:
         self._settings = settings
         self._connection = connection
         self._items: dict[str, RateLimitItem | None] = {}
+        self._flights = Flights()
+        self._waiting: Counter[str] = Counter()
         self._redis: Storage | None = None
         self._memory: Storage | None = None
 
@@ -63,7 +67,7 @@ class Limiter:
         window, now = item.get_expiry(), time.time()
         key = item.key_for(caller, str(int(now // window)))
         try:
-            policy, count = function, await self._in_redis(key, window)
+            policy, count = function, await self._place(key, window)
         except Unavailable as away:
             log.warning("degraded: calls are counted in this process alone", extra={"cause": str(away)})
             policy, count = f"{function}-per-process", await self._in_memory(key, window)
@@ -74,16 +78,23 @@ class Limiter:
 
     def _item(self, function: str) -> "RateLimitItem | None":
         if function not in self._items:
-            from limits import parse
-
             limit = self._settings.rate_limit(function)
-            item = parse(limit) if limit else None
-            if item is not None:
-                item.namespace = function
-            self._items[function] = item
+            self._items[function] = _parsed(limit, function) if limit else None
         return self._items[function]
 
-    async def _in_redis(self, key: str, window_seconds: int) -> int:
+    async def _place(self, key: str, window_seconds: int) -> int:
+        """Which call of its window this one is; calls that come at once share one way to Redis."""
+        self._waiting[key] += 1
+        place = self._waiting[key]
+        before = await self._flights.share(key, lambda: self._round(key, window_seconds))
+        return before + place
+
+    async def _round(self, key: str, window_seconds: int) -> int:
+        """Count all who wait; how many came before them."""
+        waiting = self._waiting.pop(key)
+        return await self._in_redis(key, window_seconds, waiting) - waiting
+
+    async def _in_redis(self, key: str, window_seconds: int, amount: int) -> int:
         async with self._connection.use() as client:
             if self._redis is None:
                 from limits.aio.storage import RedisStorage
@@ -94,7 +105,7 @@ class Limiter:
                     key_prefix=f"{self._settings.redis_prefix}:limit",
                     connection_pool=client.connection_pool,  # type: ignore[arg-type] # as its documentation says
                 )
-            return await self._redis.incr(key, window_seconds)
+            return await self._redis.incr(key, window_seconds, amount)
 
     async def _in_memory(self, key: str, window_seconds: int) -> int:
         if self._memory is None:
@@ -102,6 +113,14 @@ class Limiter:
 
             self._memory = MemoryStorage()
         return await self._memory.incr(key, window_seconds)
+
+
+def _parsed(limit: str, function: str) -> "RateLimitItem":
+    from limits import parse
+
+    item = parse(limit)
+    item.namespace = function
+    return item
 
 
 def _too_many(allowance: Allowance) -> Problem:

@@ -23,8 +23,8 @@ from common.web.transports import messages
 
 CLOSES = {
     "1000": "All is sent: after `complete`, or with nothing left to send. Do not come back.",
-    "1003": "The client has sent something.",
-    "1011": "The stream has failed; its last message, an `error`, says why.",
+    "1003": "The client has sent something (1009: something long).",
+    "1011": "The stream has failed; its last message says why if it is an `error`. Otherwise come back with `after`.",
     "1012": "The server is stopping: come back with `after`.",
     "4000 + status": "A problem, as GET would have answered it (4401, 4404, 4422, …); the reason says more.",
 }

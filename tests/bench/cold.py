@@ -3,7 +3,8 @@
 Each function and the bare one are started by the same command line, in turn. What is asked needs
 the function's whole way: `run` is attached to the active run, `cancel` is told of the ended one, and
 status, active and history look at the runner themselves, as after a while in which nobody asked;
-"fresh" is what they take when somebody did within a second.
+"fresh" is what they take when somebody did within a second. Where the bare starts differ much from each
+other the machine had other things to do, and the figures are void.
 """
 
 import json
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import quantiles
 
 import psutil
 
@@ -26,6 +28,7 @@ READERS = ("active", "status", "history")
 FUNCTIONS = (*READERS, "run", "cancel")
 _BOUNDS = {"active": 2.0, "status": 2.0, "history": 2.0, "run": 2.3, "cancel": 2.3}
 _MEMORY_MB = 75
+_UNEVEN = 1.25  # third quartile over first
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,12 @@ def _times(starts: Mapping[tuple[str, bool], Sequence[Start]], hello: Sequence[S
     bare = [start.seconds * 1000 for start in hello]
     for (name, fresh), found in starts.items():
         what = f"cold start of {name}{', fresh' if fresh else ''}"
-        yield Row(what, "ms", [start.seconds * 1000 for start in found], bare, _BOUNDS[name])
+        yield Row(what, "ms", [start.seconds * 1000 for start in found], bare, _BOUNDS[name], void=_void(bare))
+
+
+def _void(bare: Sequence[float]) -> str:
+    low, _, high = quantiles(bare, n=4) if len(bare) > 1 else [*bare] * 3
+    return f"bare starts differ by {high / low - 1:.0%}" if high / low > _UNEVEN else ""
 
 
 def _memory(starts: Mapping[tuple[str, bool], Sequence[Start]], hello: Sequence[Start]) -> Iterator[Row]:

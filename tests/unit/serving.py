@@ -29,6 +29,7 @@ SSE = {"accept": "text/event-stream"}
 NDJSON = {"accept": "application/x-ndjson"}
 OPEN: dict[str, Any] = {"auth": "off", "rate_limits": "off"}  # settings of a process that lets everybody in
 _SMALL_BYTES = 4096
+_READ_SECONDS = 60
 
 
 @dataclass
@@ -73,10 +74,11 @@ async def read(client: ClientConnection) -> Told:
     """Read a WebSocket to its end."""
     messages: list[str] = []
     with suppress(ConnectionClosed):
-        while True:
-            message = await client.recv()
-            assert isinstance(message, str)
-            messages.append(message)
+        async with asyncio.timeout(_READ_SECONDS):
+            while True:
+                message = await client.recv()
+                assert isinstance(message, str)
+                messages.append(message)
     end = client.protocol.close_rcvd
     assert end is not None, "no close frame came"
     return Told(messages, end.code, end.reason)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 from common.callers import add
 from common.events import Cursor
 from common.observe import REQUESTS
+from common.web.app import App
 from common.web.closing import Close, close
 from common.web.endpoint import PREFIX
+from functions.stream.main import stream
 from tests.redis_server import OwnRedis
 from tests.unit import samples
 from tests.unit.logs import World, eventually, world
@@ -119,6 +122,23 @@ async def test_a_stopping_server_says_where_to_go_on(given: World) -> None:
     assert (lines(rest.events), rest.end) == (texts(2, 3), COMPLETE)
 
 
+@pytest.mark.parametrize("told", [True, False])
+async def test_the_server_around_it_is_not_faster(given: World, told: bool) -> None:
+    """uvicorn closes its connections at once: it has to leave that to whoever knows the cursor, but not for ever."""
+    given.runner.start()
+    parts = given.processes[0]
+    async with serve(parts) as served, served.socket() as client:
+        await client.recv()
+        served.server.config.timeout_graceful_shutdown = 1
+        for connection in served.server.server_state.connections:
+            connection.shutdown()
+        if told:
+            parts.shutdown.begin()
+        end = (await read(client)).end
+    assert (end[0], end[1].partition(";")[0]) == (1012, "the server is stopping" if told else "")
+    await eventually(lambda: counted() == {}, counted)
+
+
 @pytest.mark.parametrize("message", ["hello", b"hello", ""], ids=["text", "bytes", "empty"])
 async def test_a_client_that_speaks_is_shown_out(given: World, served: Served, message: str | bytes) -> None:
     """1003, and its feed is let go of; others go on."""
@@ -162,7 +182,8 @@ async def test_a_client_that_leaves_is_gone_at_once(given: World, served: Served
     given.runner.write(run_id, b"one")
     for leave in ("close", "abort"):
         client = await served.socket()
-        await client.recv()
+        for _ in ("status", "one"):
+            await client.recv()  # from now on there is nothing to send, and nothing that could fail
         assert counted() == {"websocket": 1, "readers": 1}
         if leave == "close":
             await client.close()
@@ -429,6 +450,40 @@ async def test_redis_may_go_and_come_back(given: World, tmp_path: Path) -> None:
     assert (lines(told.events), told.end) == (texts(10, 20), COMPLETE)
     await apart.close()
     own.stop()
+
+
+async def test_a_fast_client_leaves_others_their_turn(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages that never have to wait are no reason to let everybody else wait until the last one is sent."""
+    monkeypatch.setattr("common.web.app.configure_logging", lambda level: None)
+    monkeypatch.setattr("common.shutdown.Shutdown.listen", lambda self: None)
+    run_id = given.runner.start()
+    given.runner.batch = 500
+    given.runner.write(run_id, *texts(500))
+    given.runner.end(run_id)
+    turns, sent = 0, Counter[int]()
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    opening = iter([{"type": "websocket.connect"}])
+
+    async def receive() -> Any:
+        for message in opening:
+            return message
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent[turns] += message["type"] == "websocket.send"
+
+    scope = {"type": "websocket", "path": f"{PREFIX}/stream", "query_string": b"", "headers": [(b"host", b"localhost")]}
+    other = asyncio.create_task(others())
+    await App(*stream.app.endpoints, open_platform=lambda: given.processes[0])(scope, receive, send)
+    other.cancel()
+    assert sent.total() == 500 + 2
+    assert max(sent.values()) <= 51
 
 
 @pytest.mark.parametrize("flooded", [False, True])
