@@ -223,7 +223,7 @@ async def test_a_job_is_launched_once(runner: Runner) -> None:
     with pytest.raises(Conflict):
         await runner.launch(job)
     # The pod of a cancelled Job is deleted, and its log with it: what is kept is the recorder's.
-    assert await text(runner, inert.run_id) == (b"" if on_kubernetes(runner) else b"ready")
+    assert await text(runner, inert.run_id) in ((b"ready", b"") if on_kubernetes(runner) else (b"ready",))
 
 
 async def test_one_of_many_launches_the_job(place: Place) -> None:
@@ -306,8 +306,8 @@ async def test_a_stopped_head_is_asked_first(runner: Runner) -> None:
     stopping = await stopped(runner, run_id)
     assert (stopping.mark, stopping.condition, state(stopping)) == (MARK, None, State.CANCELLING)
     job = await ended(runner, run_id)
-    code = None if on_kubernetes(runner) else 1  # it went with the pod
-    assert (job.mark, job.condition, job.exit_code, end_state(job)) == (MARK, "Failed", code, State.CANCELLED)
+    assert (job.mark, job.condition, end_state(job)) == (MARK, "Failed", State.CANCELLED)
+    assert job.exit_code in ((1, None) if on_kubernetes(runner) else (1,))  # it goes with the pod
     assert await following == b"ready\ncleaning\nclean"
 
 
@@ -318,7 +318,7 @@ async def test_a_head_that_will_not_end_is_forced(runner: Runner) -> None:
     begun = asyncio.get_running_loop().time()
     await stopped(runner, run_id)
     job = await ended(runner, run_id)
-    assert job.exit_code == (None if on_kubernetes(runner) else 137)
+    assert job.exit_code in ((137, None) if on_kubernetes(runner) else (137,))
     assert asyncio.get_running_loop().time() - begun >= 1.0
     assert job.remains == 0
 
@@ -427,7 +427,8 @@ async def test_a_sweep_leaves_a_running_head_alone(runner: Runner) -> None:
 
 async def test_lines_come_while_the_run_goes_on(runner: Runner) -> None:
     """A follower has a line long before the end, ticks while there is none, and more when there is more."""
-    run_id = (await started(runner, "echo first; sleep 1.5; echo second")).run_id
+    pause = 6 if on_kubernetes(runner) else 1.5  # longer than it may take to see that the head has started
+    run_id = (await started(runner, f"echo first; sleep {pause}; echo second")).run_id
     seen: list[bytes] = []
     async for batch in runner.lines(run_id, 1):
         seen += [line.text for line in batch] or [b"(tick)"]
