@@ -142,7 +142,8 @@ class RunRequest(_Wire):
     )
     parameters: dict[_ParameterName, _Parameter] = Field(
         default_factory=dict,
-        description="Pipeline parameters; they reach the pipeline with their types, through a `-params-file`.",
+        description="Pipeline parameters; they reach the pipeline with their types, through a `-params-file`. "
+        "Whole numbers have to fit into 64 bits.",
     )
     resume: Annotated[StrictBool | RunId, Says(f"use true, false, or {_A_RUN_ID}")] = Field(
         False,

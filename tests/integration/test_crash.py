@@ -182,7 +182,8 @@ def test_a_stopping_server_tells_its_followers_where_to_go_on(
     """SIGTERM: streams end cleanly and promptly; the next server gives the rest, the run never noticed."""
     server = make_server()
     run_id = server.run("chatty", parameters=CHATTY)["run_id"]
-    with httpx.stream("GET", f"{server.url}{API}/stream?run_id={run_id}&timestamps=true", timeout=60) as response:
+    url = f"{server.url}{API}/stream?run_id={run_id}&timestamps=true"
+    with httpx.stream("GET", url, headers=server.authorization, timeout=60) as response:
         lines = response.iter_lines()
         first = [next(lines) for _ in range(30)]
         stopping = threading.Thread(target=server.stop)
