@@ -37,7 +37,7 @@ def test_cancel_ends_the_whole_tree(server: LocalServer, state_dir: Path) -> Non
     named = server.call("DELETE", "/cancel", params={"run_id": run_id})
     assert (named.status_code, named.json()["cancelled"]) == (200, True)
     status = server.status(run_id)
-    assert (status["status"], status["message"]) == ("cancelled", "Cancelled by anonymous.")
+    assert (status["status"], status["message"]) == ("cancelled", "Cancelled by local.")
     assert server.call("GET", "/history").json()["runs"][0]["status"] == "cancelled"
     assert server.run("chatty", parameters={"lines": 1})["attached"] is False
     server.ended(server.call("GET", "/status").json()["run_id"])

@@ -482,17 +482,35 @@ async def test_the_recorder_is_on_its_own(place: LocalPlace, directory: Path) ->
         recorder.kill()
 
 
-@pytest.mark.parametrize(("code", "starts_again"), [(1, True), (0, False)])
-async def test_a_recorder_that_died_is_started_again(
-    place: LocalPlace, directory: Path, code: int, starts_again: bool
-) -> None:
-    """While the run lives, as a sidecar is; one that ended well had nothing left to do."""
-    told, script = directory / "told", directory / "recorder"
-    script.write_text(f"#!/bin/bash\necho started >>{told}\nexit {code}\n")
+def failing_recorder(directory: Path, code: int) -> Path:
+    """A recorder that says that it was started, and ends with this code."""
+    script = directory / "recorder"
+    script.write_text(f"#!/bin/bash\necho started >>{directory}/told\nexit {code}\n")
     script.chmod(0o755)
-    runner = await place.runner(recorder=[str(script)], recorder_environ={"PATH": os.environ["PATH"]})
+    return script
+
+
+async def test_a_recorder_that_died_is_started_again(place: LocalPlace, directory: Path) -> None:
+    """While the run lives, as a sidecar is."""
+    recorder = [str(failing_recorder(directory, 1))]
+    runner = await place.runner(recorder=recorder, recorder_environ={"PATH": os.environ["PATH"]})
+    run_id = (await started(runner, FOREVER)).run_id
+
+    async def again() -> bool:
+        told = directory / "told"
+        return told.exists() and len(told.read_text().splitlines()) > 1
+
+    await eventually(again, "the recorder to be started again")
+    await stopped(runner, run_id)
+    await ended(runner, run_id)
+
+
+async def test_a_recorder_that_ended_well_is_not_started_again(place: LocalPlace, directory: Path) -> None:
+    """It had nothing left to do."""
+    recorder = [str(failing_recorder(directory, 0))]
+    runner = await place.runner(recorder=recorder, recorder_environ={"PATH": os.environ["PATH"]})
     await ended(runner, (await started(runner, "sleep 3")).run_id)
-    assert (len(told.read_text().splitlines()) > 1) is starts_again
+    assert (directory / "told").read_text() == "started\n"
 
 
 async def test_a_recorder_that_cannot_start_disturbs_nobody(place: LocalPlace) -> None:
@@ -725,7 +743,7 @@ async def test_a_runner_is_made_from_settings(place: LocalPlace, monkeypatch: py
     environ = {"PATH": os.environ["PATH"], "STATE_DIR": "state"}
     found = toolchain.Toolchain(place.nextflow, Path("/a/java"), "here", "24")
     monkeypatch.setattr(toolchain, "find", lambda cache, environ: found)
-    runner = LocalRunner.open(Settings(state_dir=Path("state")), environ)
+    runner = LocalRunner.open(Settings(state_dir=Path("state"), pipeline_sources=("*",)), environ)
     await runner.check()
     orders = runner._orders(await taken(runner, a_record()))
     assert orders.command[0] == str(place.nextflow)
