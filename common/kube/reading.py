@@ -20,7 +20,7 @@ def lease(found: Object | None) -> Lease:
     """The fence; where there is none yet its version is empty."""
     if found is None:
         return Lease("", None)
-    run_id, _, uid = (found["spec"].get("holderIdentity") or "").partition("/")
+    run_id, _, uid = (found.get("spec", {}).get("holderIdentity") or "").partition("/")
     return Lease(found["metadata"]["resourceVersion"], Holder(run_id, uid) if uid else None)
 
 

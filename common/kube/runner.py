@@ -71,10 +71,13 @@ class KubernetesRunner:
         if not is_run_id(run_id):
             return None
         found = await self._api.get(self._job(run_id))
-        job = reading.job(found) if found is not None else None
-        if found is None or job is None or not job.launched:
+        if found is None:
+            return None
+        # One whose record cannot be read is not absent: it may have pods, and its Lease must not be emptied.
+        job = _ours(found)
+        if not job.launched:
             return job
-        return reading.job(found, await self._list(self._pods, f"{RUN_ID}={run_id}"))
+        return _ours(found, await self._list(self._pods, f"{RUN_ID}={run_id}"))
 
     async def jobs(self) -> Sequence[Job]:
         found = await self._list(self._jobs, f"{ROLE}={HEAD}")
@@ -113,10 +116,10 @@ class KubernetesRunner:
         job = await self.job(run_id)
         if job is None or not job.ended or not job.remains:
             return 0
-        tasks = f"{RUN_ID}={run_id},{ROLE}!={HEAD}"
-        for pod in await self._list(self._pods, tasks):
+        for pod in await self._list(self._pods, f"{RUN_ID}={run_id},{ROLE}!={HEAD}"):
             await self._api.delete(f"{self._pods}/{pod['metadata']['name']}", {})
-        return len(await self._list(self._pods, tasks))
+        left = await self.job(run_id)  # counts a head that has not ended, too
+        return left.remains if left is not None else 0
 
     # What a run says.
 
@@ -182,8 +185,8 @@ class KubernetesRunner:
         return f"{self._jobs}/{run_id}"
 
 
-def _ours(found: Object) -> Job:
-    job = reading.job(found)
+def _ours(found: Object, pods: Sequence[Object] = ()) -> Job:
+    job = reading.job(found, pods)
     if job is None:
-        raise Unavailable("runner", "The API server has changed the record of the run.")
+        raise Unavailable("runner", f"The Job {found['metadata']['name']} carries no record that can be read.")
     return job

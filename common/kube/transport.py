@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import Conflict, ControllerError, OutcomeUnknown, Unavailable
 
 if TYPE_CHECKING:
+    import aiohttp
     from kubernetes.aio.client.api_client import ApiClient
 
 Object = dict[str, Any]
@@ -92,9 +93,10 @@ class Api:
         """
         import aiohttp
 
-        response = await self._send("GET", path, None, query, aiohttp.ClientTimeout(total=None, sock_connect=5))
+        response: aiohttp.ClientResponse | None = None
         reading: asyncio.Future[bytes] | None = None
         try:
+            response = await self._send("GET", path, None, query, aiohttp.ClientTimeout(total=None, sock_connect=5))
             if response.status != 200:
                 raise Unavailable("runner", _reason(response.status, await response.read()))
             while True:
@@ -112,7 +114,8 @@ class Api:
         finally:
             if reading is not None:
                 reading.cancel()
-            response.close()
+            if response is not None:
+                response.close()
 
     async def close(self) -> None:
         """Close connections."""
@@ -146,7 +149,9 @@ class Api:
         found: Object = json.loads(raw)
         return found
 
-    async def _send(self, method: str, path: str, body: Object | None, query: Mapping[str, str], limit: Any) -> Any:
+    async def _send(
+        self, method: str, path: str, body: Object | None, query: Mapping[str, str], limit: Any
+    ) -> "aiohttp.ClientResponse":
         client = await self._opened()
         headers = {"Accept": "application/json, */*", "Content-Type": "application/json"}
         if method == "PATCH":
@@ -159,7 +164,8 @@ class Api:
             body=body,
             auth_settings=["BearerToken"],
         )
-        return (await client.call_api(*prepared, _request_timeout=limit)).response
+        answer: aiohttp.ClientResponse = (await client.call_api(*prepared, _request_timeout=limit)).response
+        return answer
 
     async def _opened(self) -> "ApiClient":
         async with self._opening:

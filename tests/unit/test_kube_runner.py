@@ -1,0 +1,83 @@
+"""What KubernetesRunner does in states that a cluster is hard to bring into, and with none at all."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from common.errors import OutcomeUnknown, Unavailable
+from common.kube import objects
+from common.kube.runner import KubernetesRunner
+from common.kube.transport import Api, Object
+from tests.unit.test_kube_objects import RUN_ID, SETTINGS
+from tests.unit.test_kube_reading import LAUNCH, a_job, a_pod, condition
+
+
+class Answers:
+    """An API server that shows one Job and its pods; task pods go when they are deleted."""
+
+    def __init__(self, job: Object, pods: list[Object]) -> None:
+        self._job, self.pods = job, pods
+
+    async def get(self, path: str, **query: str) -> Object:
+        """The Job, or the pods that a selector chooses."""
+        if "labelSelector" not in query:
+            return self._job
+        tasks = "!=" in query["labelSelector"]
+        heads = [pod for pod in self.pods if objects.ROLE in pod["metadata"]["labels"]]
+        return {"metadata": {}, "items": [pod for pod in self.pods if not (tasks and pod in heads)]}
+
+    async def delete(self, path: str, options: Object) -> None:
+        """Delete a pod."""
+        self.pods = [pod for pod in self.pods if pod["metadata"]["name"] != path.rpartition("/")[2]]
+
+
+def runner(job: Object, *pods: Object) -> KubernetesRunner:
+    """A runner on such a server."""
+    for number, pod in enumerate(pods):
+        pod["metadata"]["name"] = f"pod-{number}"
+    return KubernetesRunner(SETTINGS, cast("Api", Answers(job, list(pods))))
+
+
+FAILED: dict[str, Any] = {"failed": 1, "conditions": [condition("Failed")]}
+
+
+async def test_a_sweep_counts_a_head_that_has_not_ended() -> None:
+    """Its tasks are deleted; as long as the head may live (a node that is out of reach) something is left."""
+    head = a_pod(phase="Running")
+    assert await runner(a_job(LAUNCH, **FAILED), head, a_pod(None), a_pod(None)).sweep(RUN_ID) == 1
+    assert await runner(a_job(LAUNCH, **FAILED), a_pod(phase="Failed"), a_pod(None)).sweep(RUN_ID) == 0
+
+
+async def test_a_job_whose_record_cannot_be_read_is_not_absent() -> None:
+    """Absent would mean that its Lease may be emptied, and it may have a pod."""
+    job = a_job(LAUNCH)
+    job["metadata"]["annotations"][objects.RECORD] = "tampered with"
+    with pytest.raises(Unavailable, match=RUN_ID):
+        await runner(job).job(RUN_ID)
+
+
+@pytest.fixture
+async def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
+    """The way to an API server that nobody serves."""
+    place = {"name": "x", "cluster": {"server": "http://127.0.0.1:1"}}
+    context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
+    config = {"clusters": [place], "contexts": [context], "users": [{"name": "x", "user": {}}], "current-context": "x"}
+    (tmp_path / "config").write_text(json.dumps(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    api = Api()
+    yield api
+    await api.close()
+
+
+async def test_an_api_server_that_is_away(nowhere: Api) -> None:
+    """Reads and logs are unavailable, and a write that was never sent has a known outcome."""
+    with pytest.raises(Unavailable):
+        await nowhere.get("/api")
+    with pytest.raises(Unavailable):
+        await anext(nowhere.stream("/api"))
+    with pytest.raises(Unavailable) as caught:
+        await nowhere.create("/api", {"x": 1})
+    assert not isinstance(caught.value, OutcomeUnknown)
