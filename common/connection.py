@@ -14,7 +14,6 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from common.errors import Unavailable
-from common.observe import REDIS_AWAY
 from common.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,6 +53,8 @@ class Connection:
         except (RedisError, OSError) as error:
             self._away_until = loop.time() + _HOLD_OFF_SECONDS
             self.losses += 1
+            from common.metrics import REDIS_AWAY
+
             REDIS_AWAY.inc()
             with suppress(RedisError, OSError):
                 await self._client.connection_pool.disconnect(inuse_connections=False)

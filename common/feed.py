@@ -19,8 +19,8 @@ from common import look
 from common.errors import ControllerError, RunNotFound, Unavailable
 from common.events import ZERO, Cursor, Line, LineId, event
 from common.frames import Lines, Notice, progress_notice, status_notice
+from common.metrics import LINES_LOST, TAILERS
 from common.models import RunStatus
-from common.observe import LINES_LOST, TAILERS
 from common.phases import State
 from common.platform import Platform
 from common.pump import Pump, reading

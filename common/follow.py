@@ -16,7 +16,7 @@ from common.errors import ControllerError, RunNotFound, Unavailable
 from common.events import ZERO, Cursor, LineId, event
 from common.feed import Feed, Feeds
 from common.frames import IDLE, Farewell, Frame, Lines, Notice, status_notice
-from common.observe import LINES_LOST
+from common.metrics import LINES_LOST
 from common.platform import Platform
 
 NEXT_RUN = "*"  # as `run_id`: the active or latest run, and after it each next one

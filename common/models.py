@@ -189,7 +189,7 @@ class ProcessProgress(_Wire):
 class Progress(_Wire):
     """How far a run's tasks are: all together, and per process in order of appearance."""
 
-    total: ProcessProgress = ProcessProgress()
+    total: ProcessProgress = Field(default_factory=ProcessProgress)
     processes: dict[str, ProcessProgress] = Field(default_factory=dict)
 
 

@@ -1,32 +1,11 @@
-"""What operators see: structured logs and Prometheus metrics.
-
-Logs are JSON, one object a line on standard error, with the id of the request they belong to.
-No run id and no caller is a metric's label: the number of series must not grow with use.
-"""
+"""Structured logs: JSON, one object a line on standard error, with the id of the request they belong to."""
 
 import logging
 import sys
 from contextvars import ContextVar
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
-
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-
-REQUESTS = Counter("nfc_http_requests_total", "Answered requests.", ["function", "method", "status"])
-REQUEST_SECONDS = Histogram(
-    "nfc_http_request_duration_seconds",
-    "Time to the end of the answer; streams are not observed.",
-    ["function"],
-    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30),
-)
-FOLLOWERS = Gauge("nfc_followers", "Open streams.", ["transport"])
-TAILERS = Gauge("nfc_tailers", "Runs whose log this process reads.")
-RUNS = Counter("nfc_run_requests_total", "Answers to POST /run.", ["outcome"])
-LINES_RELAYED = Counter("nfc_log_lines_relayed_total", "Log lines appended to Redis.")
-LINES_DUPLICATE = Counter("nfc_log_lines_duplicate_total", "Log lines that Redis had already.")
-LINES_LOST = Counter("nfc_log_gaps_total", "Gaps told to followers: what nobody holds any more.")
-REDIS_AWAY = Counter("nfc_redis_unavailable_total", "Times Redis did not answer.")
 
 
 def configure_logging(level: str) -> None:

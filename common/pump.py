@@ -14,7 +14,7 @@ from contextlib import aclosing
 
 from common.errors import Unavailable
 from common.events import Line, LineId
-from common.observe import LINES_DUPLICATE, LINES_RELAYED
+from common.metrics import LINES_DUPLICATE, LINES_RELAYED
 from common.runner import Runner
 from common.streams import Streams
 

@@ -133,8 +133,13 @@ class LocalRunner:
 
     async def job(self, run_id: str) -> Job | None:
         found = await self._do(lambda files: _look(files, run_id))
+        if found is None:
+            return None
         job = _readable(found)
-        if job is None or found is None or not _may_have_left(found):
+        # One whose record cannot be read is not absent: its head may live, and its Lease must not be emptied.
+        if job is None:
+            raise Unavailable("runner", f"The record of {run_id} cannot be read: it is of another version's form.")
+        if not _may_have_left(found):
             return job
         return replace(job, remains=await asyncio.to_thread(_count, run_id))
 
@@ -143,7 +148,7 @@ class LocalRunner:
         found: list[JobFile | None] = []
         for start in range(0, len(run_ids), _AT_ONCE):
             found += await self._do(partial(_look_at_all, run_ids=run_ids[start : start + _AT_ONCE]))
-        return [job for file in found if (job := _readable(file)) is not None]
+        return [job for file in found if file is not None and (job := _readable(file)) is not None]
 
     async def launch(self, read: Job) -> Job:
         from common.local import processes
@@ -349,10 +354,8 @@ def _as_lease(file: LeaseFile) -> Lease:
     return Lease(str(file.version), named)
 
 
-def _readable(file: JobFile | None) -> Job | None:
+def _readable(file: JobFile) -> Job | None:
     """The Job; None if its record was written by another version of this program, in a form it has no more."""
-    if file is None:
-        return None
     try:
         return _as_job(file, RunRecord.model_validate(file.record))
     except ValidationError:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from common.errors import ControllerError
-from common.observe import REQUEST_SECONDS, REQUESTS, request_id
+from common.observe import request_id
 from common.web import problem
 from common.web.closing import PROBLEM, refuse
 
@@ -81,6 +81,8 @@ class Exchange:
             await self._noted({"type": "websocket.close", "code": 1011, "reason": reason})
 
     def _write_down(self, seconds: float) -> None:
+        from common.metrics import REQUEST_SECONDS, REQUESTS
+
         known = self._method if self._method in _METHODS else "other"
         REQUESTS.labels(self.function, known, str(self._status or 499)).inc()
         if not self._streamed:

@@ -48,6 +48,8 @@ async def metrics(call: Call[Any, Any]) -> Response:
     """This process' metrics for Prometheus."""
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+    import common.metrics  # noqa: F401  # a process that has answered nothing yet shows them too
+
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

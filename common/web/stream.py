@@ -12,9 +12,9 @@ from starlette.types import Receive, Scope, Send
 from common.events import CURSOR, NO_CURSOR, Cursor
 from common.follow import Query, followers
 from common.frames import Frame
+from common.metrics import FOLLOWERS
 from common.models import Says
 from common.names import RUN_ID
-from common.observe import FOLLOWERS
 from common.web import problem
 from common.web.call import Call
 from common.web.input import header

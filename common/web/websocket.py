@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from common.follow import followers
 from common.frames import Farewell, Frame, Notice
-from common.observe import FOLLOWERS
+from common.metrics import FOLLOWERS
 from common.shutdown import end
 from common.web.call import Call
 from common.web.closing import Close, accept, close

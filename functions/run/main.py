@@ -4,7 +4,6 @@ from starlette.responses import Response
 
 from common import claim
 from common.models import RunRequest, RunResponse
-from common.observe import RUNS
 from common.web.answer import answer
 from common.web.call import Call, Header, Nothing, json
 from common.web.endpoint import PREFIX, endpoint
@@ -36,7 +35,6 @@ async def run(call: Call[Nothing, RunRequest]) -> Response:
     """
     key = idempotency_key(call.connection)
     claimed = await claim.start(call.platform, call.body, caller=call.caller.name, key=key)
-    RUNS.labels("attached" if claimed.attached else "started").inc()
     found = claimed.run
     status_url, stream_url = (f"{PREFIX}/{name}?run_id={found.run_id}" for name in ("status", "stream"))
     return answer(

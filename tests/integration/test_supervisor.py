@@ -613,6 +613,17 @@ async def test_a_torn_job_is_no_job(place: LocalPlace, runner: LocalRunner) -> N
     assert list(await runner.jobs()) == [again]
 
 
+async def test_a_record_of_another_form_is_not_absence(place: LocalPlace, runner: LocalRunner) -> None:
+    """Its head may live, so nobody may conclude that the Lease names nothing."""
+    job = await runner.create(a_record())
+    file = place.state.run(job.run_id) / "job.json"
+    whole = json.loads(file.read_bytes())
+    file.write_text(json.dumps(whole | {"record": {"of": "another version"}}))
+    with pytest.raises(Unavailable, match=job.run_id):
+        await runner.job(job.run_id)
+    assert list(await runner.jobs()) == []
+
+
 async def test_a_damaged_lease_is_not_taken_for_an_empty_one(place: LocalPlace, runner: LocalRunner) -> None:
     """No crash can do that, so nobody guesses."""
     await runner.write_lease(await runner.lease(), Holder("run", "uid"))

@@ -16,7 +16,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from common.observe import FOLLOWERS, TAILERS
+from common.metrics import FOLLOWERS, TAILERS
 from common.platform import Platform
 from common.web.app import App
 from common.web.endpoint import PREFIX

@@ -12,7 +12,7 @@ import pytest
 
 from common.callers import add
 from common.events import Cursor
-from common.observe import REQUESTS
+from common.metrics import REQUESTS
 from common.web.app import App
 from common.web.closing import Close, close
 from common.web.endpoint import PREFIX
