@@ -89,9 +89,7 @@ async def _claim(platform: Platform, record: RunRecord, deadline: float) -> RunI
     verdict = None
     with suppress(Unavailable):
         verdict = await platform.lock.ask(record.run_id)
-        # A record cannot tell whether one that is ending has gone, whether anybody is going to launch one that
-        # is queued, or what request the own id stands for.
-        if verdict.run is not None and (verdict.run.status not in _LIVE or verdict.run.run_id == record.run_id):
+        if verdict.run is not None and not _tells_enough(platform, verdict.run, record):
             verdict = await platform.lock.ask(record.run_id, fresh_ms=0)
     if verdict is None:
         log.warning("degraded: at the fence without Redis", extra={"run_id": record.run_id})
@@ -109,6 +107,18 @@ async def _claim(platform: Platform, record: RunRecord, deadline: float) -> RunI
     if found.run_id == record.run_id:
         await tidy(platform)
     return found
+
+
+def _tells_enough(platform: Platform, found: RunInfo, own: RunRecord) -> bool:
+    """Whether a fresh record is enough to attach to.
+
+    It cannot tell whether one that is ending has gone, whether anybody is going to launch one that is queued, whether
+    one that does not start is to be given up, or what request the own id stands for.
+    """
+    if found.status not in _LIVE or found.run_id == own.run_id:
+        return False
+    age = datetime.now(UTC) - found.created_at
+    return found.started_at is not None or age.total_seconds() < platform.settings.start_deadline_seconds
 
 
 async def _tell(platform: Platform, verdict: Verdict, found: RunInfo, *, own: bool) -> None:

@@ -39,6 +39,7 @@ class Job:
         started_at, finished_at: of the head, by the clock of where it runs.
         exit_code: of the head; None where nobody saw it.
         message: what the runner knows about a state that needs words.
+        awaited_since: when a head was asked for that has not come; None where none is awaited.
         remains: how many pods or processes of the run are still there, where that was looked at.
     """
 
@@ -53,6 +54,7 @@ class Job:
     finished_at: datetime | None = None
     exit_code: int | None = None
     message: str | None = None
+    awaited_since: datetime | None = None
     remains: int = 0
 
     @property
@@ -76,10 +78,12 @@ class Job:
 def end_state(job: Job) -> State:
     """How an ended Job ended: a mark decides, then the seal, then its condition.
 
+    What the controller ended for a reason of its own has failed.
+
     An exit code never decides "cancelled": Nextflow exits alike for a failure and for SIGTERM.
     """
     if job.mark is not None:
-        return State.CANCELLED
+        return State.CANCELLED if job.mark.reason is None else State.FAILED
     if job.sealed or job.condition == "Failed":
         return State.FAILED
     return State.SUCCEEDED
@@ -124,6 +128,8 @@ def info(job: Job) -> RunInfo:
 
 def _message(job: Job) -> str | None:
     if job.mark is not None:
+        if job.mark.reason is not None:
+            return job.mark.reason
         verb = "Cancelled" if state(job).terminal else "Cancel requested"
         return f"{verb} by {job.mark.requested_by}."
     if job.sealed:

@@ -157,10 +157,11 @@ class RunRequest(_Wire):
 
 
 class CancelMark(_Wire):
-    """Who asked for the end of a run, and when."""
+    """Who asked for the end of a run, and when; `reason`: why the controller did, for which the run has failed."""
 
     requested_by: str
     requested_at: datetime
+    reason: str | None = None
 
 
 class RunRecord(_Wire):

@@ -102,9 +102,10 @@ def params_file(record: RunRecord) -> str:
     return json.dumps(record.request.parameters, indent=2).replace("$", "\\u0024")
 
 
-def config() -> str:
-    """Our configuration, in which every setting overrides the pipeline's."""
+def config(installation: str) -> str:
+    """The configuration that comes last: the installation's, which overrides the pipeline's, and ours over both."""
     return f"""\
+{installation}
 // Written by the controller. common.progress reads the trace.
 trace {{
     overwrite = true

@@ -13,7 +13,7 @@ class State(StrEnum):
     QUEUED = "queued"  # accepted, nothing of it runs yet
     STARTING = "starting"  # its head has been asked for and is coming up
     RUNNING = "running"  # its head runs
-    CANCELLING = "cancelling"  # a cancel was accepted, something of it is still there
+    CANCELLING = "cancelling"  # it is being ended, something of it is still there
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -29,13 +29,13 @@ TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 _ENDS = TERMINAL | {State.UNKNOWN}
 
-# Forward only, but steps may be skipped (nobody may have looked in between). A mark once set
-# decides the end (see jobs.end_state), so `cancelling` leads to `cancelled` alone.
+# Forward only, but steps may be skipped (nobody may have looked in between). A mark once set decides
+# the end (see jobs.end_state): `cancelled`, or `failed` for what the controller gave up.
 FOLLOWS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.STARTING, State.RUNNING, State.CANCELLING}) | _ENDS,
     State.STARTING: frozenset({State.RUNNING, State.CANCELLING}) | _ENDS,
     State.RUNNING: frozenset({State.CANCELLING}) | _ENDS,
-    State.CANCELLING: frozenset({State.CANCELLED, State.UNKNOWN}),
+    State.CANCELLING: frozenset({State.CANCELLED, State.FAILED, State.UNKNOWN}),
     State.SUCCEEDED: frozenset(),
     State.FAILED: frozenset(),
     State.CANCELLED: frozenset(),

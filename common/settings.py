@@ -213,6 +213,11 @@ class Settings(BaseModel):
     )
 
     # Runs.
+    start_deadline_seconds: _Seconds = Field(
+        900,
+        description="A head that has not started for so long (no node, no image, no quota) is given up by the next "
+        "POST: its run has failed, and the slot is free.",
+    )
     cancel_grace_seconds: _Seconds = Field(
         20, description="From the polite request to end (SIGTERM) to force (SIGKILL); Nextflow cleans up in it."
     )
@@ -221,6 +226,9 @@ class Settings(BaseModel):
     )
     busy_wait_seconds: _Seconds = Field(
         10, description="How long POST waits for a slot that is about to come free before it answers 409."
+    )
+    nextflow_config: str = Field(
+        "", description="Nextflow configuration of this installation, its text: it overrides the pipelines' own."
     )
     history_max_runs: int = Field(1000, ge=1, le=100_000, description="How many runs the history keeps.")
     history_ttl_seconds: int = Field(
@@ -239,6 +247,10 @@ class Settings(BaseModel):
     )
     release_namespace: str = Field("default", description="Where the Lease is.")
     run_namespace: str = Field("default", description="Where heads and tasks run.")
+    task_resource: Literal["Pod", "Job"] = Field("Pod", description="What a task is made as (`computeResourceType`).")
+    controller_image: str | None = Field(
+        None, description="Image of the functions: heads get the pipelines of its PIPELINES_DIR. Unset: they get none."
+    )
     head_image: str = Field("nextflow/nextflow:24.10.0", description="Image with Nextflow on its PATH.")
     head_service_account: str = Field("default", description="Whom a head is to the API server.")
     task_service_account: str = Field("default", description="Whom tasks are: somebody without rights.")

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from common.errors import Conflict, Unavailable
 from common.jobs import Job, info
 from common.look import Sight, note
+from common.models import CancelMark
 from common.platform import Platform
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 
 async def settle(platform: Platform, seen: Sight, stamp_ms: int) -> Job | None:
     """Empty a Lease whose run is over and gone; the Job that has the slot, or None: it is free now.
+
+    One whose head does not come is given up: it is stopped, and its run will have failed.
 
     The Lease is emptied at the version that was read before the Job, and only after the Job's end
     was recorded: a Job that was launched since has made that version, or the Job's, another.
@@ -31,7 +34,7 @@ async def settle(platform: Platform, seen: Sight, stamp_ms: int) -> Job | None:
     job = seen.job
     if job is not None:
         if not job.ended:
-            return job
+            return await _given_up(platform, job) if _is_late(platform, job) else job
         left = await platform.runner.sweep(job.run_id) if job.remains else 0
         if left:
             return replace(job, remains=left)
@@ -39,6 +42,24 @@ async def settle(platform: Platform, seen: Sight, stamp_ms: int) -> Job | None:
             await note(platform, info(replace(job, remains=0)), stamp_ms)
     await platform.runner.write_lease(seen.lease, None)
     return None
+
+
+def _is_late(platform: Platform, job: Job) -> bool:
+    """Whether a head has been awaited for too long.
+
+    By the clock of whoever launched it and ours: nothing is proved by that, and nothing hangs on it but when to give
+    up. The write is conditional on the Job of a head that has not come, whatever the clocks say.
+    """
+    limit = timedelta(seconds=platform.settings.start_deadline_seconds)
+    return job.mark is None and job.awaited_since is not None and datetime.now(UTC) - job.awaited_since > limit
+
+
+async def _given_up(platform: Platform, job: Job) -> Job:
+    seconds = platform.settings.start_deadline_seconds
+    reason = f"It did not start within {seconds:g} seconds. {job.message or ''}".strip()
+    mark = CancelMark(requested_by="controller", requested_at=datetime.now(UTC), reason=reason)
+    log.warning("given up", extra={"run_id": job.run_id, "cause": reason})
+    return await platform.runner.stop(job, mark)
 
 
 async def tidy(platform: Platform) -> None:

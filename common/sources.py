@@ -52,6 +52,11 @@ class Sources:
             return name
         raise NotAllowed(_POINTER, f"{pipeline!r} is not from an allowed source{self._others()}")
 
+    def root_of(self, resolved: str) -> str | None:
+        """The directory of pipelines, if what `resolve` has given is in it."""
+        root = os.path.realpath(self.root) if self.root is not None else None
+        return root if root is not None and PurePath(resolved).is_relative_to(root) else None
+
     def _below_root(self, pipeline: str) -> str | None:
         if self.root is None or not {LOCAL, ANY} & set(self.allowed):
             return None

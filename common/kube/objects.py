@@ -31,6 +31,7 @@ _PARAMS, _CONFIG = f"{DOMAIN}/params", f"{DOMAIN}/config"
 _FILES = PurePosixPath("/etc/nextflow-controller")
 _HOME = "/home/nextflow"
 _USER = 1000
+_RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
 def lease(name: str, holder: Holder | None, version: str) -> Object:
@@ -42,8 +43,13 @@ def lease(name: str, holder: Holder | None, version: str) -> Object:
     return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
 
 
-def job(record: RunRecord, settings: Settings) -> Object:
-    """A run's Job, inert: it has no pod until its parallelism is 1."""
+def job(record: RunRecord, settings: Settings, pipeline: str, bundle: str | None = None) -> Object:
+    """A run's Job, inert: it has no pod until its parallelism is 1.
+
+    Args:
+        pipeline: what Nextflow is told to run.
+        bundle: the directory of the controller's image that it is in; None: it is from elsewhere.
+    """
     own = {**labels(HEAD), RUN_ID: record.run_id, ROLE: HEAD}
     return {
         "apiVersion": "batch/v1",
@@ -65,7 +71,7 @@ def job(record: RunRecord, settings: Settings) -> Object:
             },
             "template": {
                 "metadata": {"labels": own, "annotations": _files(record, settings)},
-                "spec": merged(_pod(record, settings), settings.head_pod),
+                "spec": merged(_pod(record, settings, pipeline, bundle), settings.head_pod),
             },
         },
     }
@@ -101,16 +107,47 @@ def labels(component: str) -> dict[str, str]:
 
 
 def merged(base: Any, extra: Any) -> Any:
-    """`base` with `extra` merged in: mappings by key, lists one after the other, anything else replaced."""
+    """`base` with `extra` merged in: mappings by key, lists by their items' names, anything else replaced.
+
+    Items of lists that have no name, or none that `base` knows, come after the others, as `kubectl patch` does it.
+    """
     if isinstance(base, Mapping) and isinstance(extra, Mapping):
         both = {key: merged(base[key], extra[key]) for key in base.keys() & extra.keys()}
         return {**base, **extra, **both}
     if isinstance(base, list) and isinstance(extra, list):
-        return [*base, *extra]
+        named = {item["name"]: item for item in extra if _has_name(item)}
+        items = [merged(item, named.pop(item["name"], {})) if _has_name(item) else item for item in base]
+        return [*items, *(item for item in extra if not _has_name(item) or item["name"] in named)]
     return extra
 
 
-def _pod(record: RunRecord, settings: Settings) -> Object:
+def _has_name(item: Any) -> bool:
+    return isinstance(item, Mapping) and isinstance(item.get("name"), str)
+
+
+def _pod(record: RunRecord, settings: Settings, pipeline: str, bundle: str | None) -> Object:
+    base = _head(record, settings, pipeline)
+    return merged(base, _bundled(settings, bundle)) if bundle is not None else base
+
+
+def _bundled(settings: Settings, directory: str) -> Object:
+    """What a head's pod needs besides, to have a directory of the controller's image at the same path."""
+    pipelines = {"name": "pipelines", "mountPath": directory, "readOnly": True}
+    copy = {
+        "name": "pipelines",
+        "image": settings.controller_image,
+        "command": ["cp", "-R", f"{directory}/.", "/pipelines"],
+        "securityContext": _RESTRICTED,
+        "volumeMounts": [{"name": "pipelines", "mountPath": "/pipelines"}],
+    }
+    return {
+        "initContainers": [copy],
+        "containers": [{"name": CONTAINER, "volumeMounts": [pipelines]}],
+        "volumes": [{"name": "pipelines", "emptyDir": {}}],
+    }
+
+
+def _head(record: RunRecord, settings: Settings, pipeline: str) -> Object:
     work = {"persistentVolumeClaim": {"claimName": settings.work_claim}} if settings.work_claim else {"emptyDir": {}}
     return {
         "restartPolicy": "Never",
@@ -129,14 +166,10 @@ def _pod(record: RunRecord, settings: Settings) -> Object:
             {
                 "name": CONTAINER,
                 "image": settings.head_image,
-                "command": _command(record, settings),
+                "command": _command(record, settings, pipeline),
                 "workingDir": settings.work_path,
                 "env": _environment(record),
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
+                "securityContext": _RESTRICTED,
                 "volumeMounts": [
                     {"name": "work", "mountPath": settings.work_path},
                     {"name": "files", "mountPath": str(_FILES), "readOnly": True},
@@ -166,10 +199,10 @@ def _item(path: str, annotation: str) -> Object:
     return {"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
 
 
-def _command(record: RunRecord, settings: Settings) -> list[str]:
+def _command(record: RunRecord, settings: Settings, pipeline: str) -> list[str]:
     root = PurePosixPath(settings.work_path)
     place = nextflow.Place(
-        pipeline=record.request.pipeline,
+        pipeline=pipeline,
         params=Path(_FILES / "params.json"),
         config=Path(_FILES / "nextflow.config"),
         log=Path("/tmp/nextflow.log"),  # noqa: S108  # the container's own
@@ -187,7 +220,7 @@ def _environment(record: RunRecord) -> list[Object]:
 def _files(record: RunRecord, settings: Settings) -> dict[str, str]:
     return {
         _PARAMS: nextflow.params_file(record),
-        _CONFIG: nextflow.config() + _kubernetes(record.run_id, settings),
+        _CONFIG: nextflow.config(settings.nextflow_config) + _kubernetes(record.run_id, settings),
         # A head that is moved loses its run: autoscalers are asked to leave it where it is.
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
         "karpenter.sh/do-not-disrupt": "true",
@@ -199,10 +232,12 @@ def _kubernetes(run_id: str, settings: Settings) -> str:
     chosen = {
         "namespace": settings.run_namespace,
         "serviceAccount": settings.task_service_account,
-        "computeResourceType": "Pod",
+        "computeResourceType": settings.task_resource,
     }
     if settings.work_claim:
         chosen |= {"storageClaimName": settings.work_claim, "storageMountPath": settings.work_path}
     lines = [f"    {name} = {json.dumps(value)}" for name, value in chosen.items()]
     pod = f"    pod = [[label: {json.dumps(RUN_ID)}, value: {json.dumps(run_id)}]]"
-    return "\n".join(["process.executor = 'k8s'", "k8s {", *lines, pod, "}", ""])
+    # A process may name its executor itself, over what is said for all; a selector is over both.
+    process = ["process {", "    executor = 'k8s'", "    withName: '.*' { executor = 'k8s' }", "}"]
+    return "\n".join([*process, "k8s {", *lines, pod, "}", ""])

@@ -36,13 +36,15 @@ def job(found: Object, pods: Sequence[Object] = ()) -> Job | None:
     heads = [pod for pod in pods if pod["metadata"]["labels"].get(ROLE) == HEAD]
     condition = _condition(status)
     end = None if condition is None else _end(condition, heads)
-    started_at = _time(annotations.get(LAUNCHED_AT)) if _has_started(status, heads) else None
+    launched = spec.get("parallelism", 1) > 0
+    launched_at = _time(annotations.get(LAUNCHED_AT))
+    started_at = launched_at if _has_started(status, heads) else None
     finished_at = _time(status.get("completionTime") or (condition or {}).get("lastTransitionTime"))
     return Job(
         record=record,
         uid=metadata["uid"],
         version=metadata["resourceVersion"],
-        launched=spec.get("parallelism", 1) > 0,
+        launched=launched,
         sealed=SEALED in annotations,
         mark=mark,
         condition=condition["type"] if condition else None,
@@ -51,12 +53,22 @@ def job(found: Object, pods: Sequence[Object] = ()) -> Job | None:
         finished_at=max(finished_at, started_at) if finished_at and started_at else finished_at,
         exit_code=end.exit_code if end else None,
         message=annotations.get(SEALED) or (end.words if end else _hold_up(heads)),
+        awaited_since=launched_at if launched and started_at is None and not _is_ending(status) else None,
         remains=_remains(pods, heads) if condition else 0,
     )
 
 
+def warning(events: Sequence[Object]) -> str | None:
+    """What the cluster last said about a head that has no pod yet, or whose pod is not coming up."""
+    last = max(events, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime")), default=None)
+    if last is None:
+        return None
+    made = last["involvedObject"]["kind"] == "Pod"
+    return _told("Its pod does not come up" if made else "Its pod cannot be made", last)
+
+
 def _remains(pods: Sequence[Object], heads: Sequence[Object]) -> int:
-    """Every pod of a task, whatever it says of itself, and every head that has not ended."""
+    """Every pod (or Job) of a task, whatever it says of itself, and every head that has not ended."""
     living = sum(pod.get("status", {}).get("phase") not in _OVER for pod in heads)
     return len(pods) - len(heads) + living
 
@@ -70,10 +82,30 @@ def _end(condition: dict[str, Any], heads: Sequence[Object]) -> _End:
     if condition["type"] == "Complete":
         return _End(0, None)
     for pod in heads:
-        if ended := container(pod).get("state", {}).get("terminated"):
+        ended = container(pod).get("state", {}).get("terminated")
+        if taken := _taken(pod):
+            return _End(ended["exitCode"] if ended else None, taken)
+        if ended:
             return _End(ended["exitCode"], _words(ended["exitCode"], ended.get("reason")))
-    told = _EXIT_CODE.search(condition.get("message", ""))
-    return _End(int(told[1]), _words(int(told[1]), None)) if told else _End(None, condition.get("message"))
+        for status in pod.get("status", {}).get("initContainerStatuses", []):
+            if code := status.get("state", {}).get("terminated", {}).get("exitCode"):
+                return _End(None, f"Nextflow was not started: {status['name']} ended with exit code {code} before it.")
+    if told := _EXIT_CODE.search(condition.get("message", "")):
+        return _End(int(told[1]), _words(int(told[1]), None))
+    if condition.get("reason") == "BackoffLimitExceeded":
+        return _End(None, "Its pod was taken away before Nextflow had ended: evicted, deleted, or lost with its node.")
+    return _End(None, condition.get("message"))
+
+
+def _taken(pod: Object) -> str | None:
+    """Who ended a pod that did not end by itself."""
+    status = pod.get("status", {})
+    if status.get("reason") in ("Evicted", "Preempting", "NodeShutdown", "Terminated"):
+        return _told("Its pod was taken from its node", status)
+    for condition in status.get("conditions", []):
+        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
+            return _told("Its pod was taken from its node", condition)
+    return None
 
 
 def container(pod: Object) -> Object:
@@ -92,6 +124,11 @@ def _condition(status: Object) -> dict[str, Any] | None:
     return None
 
 
+def _is_ending(status: Object) -> bool:
+    """Whether the Job controller has seen a pod end, though it has not told the Job's end yet."""
+    return bool(status.get("conditions") or any(status.get("uncountedTerminatedPods", {}).values()))
+
+
 def _has_started(status: Object, heads: Sequence[Object]) -> bool:
     if any(status.get(count) for count in ("ready", "succeeded", "failed")):
         return True
@@ -107,13 +144,15 @@ def _words(code: int, reason: str | None) -> str:
 def _hold_up(heads: Sequence[Object]) -> str | None:
     """Why a head has not started, in plain words."""
     for pod in heads:
-        waiting = container(pod).get("state", {}).get("waiting", {})
-        match waiting.get("reason"):
-            case "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull":
-                return _told(f"The image {container(pod)['image']} cannot be pulled", waiting)
-            case "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError":
-                return _told("The container cannot be made", waiting)
-        for condition in pod.get("status", {}).get("conditions", []):
+        told = pod.get("status", {})
+        for status in (*told.get("initContainerStatuses", ()), *told.get("containerStatuses", ())):
+            waiting = status.get("state", {}).get("waiting", {})
+            match waiting.get("reason"):
+                case "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull":
+                    return _told(f"The image {status['image']} cannot be pulled", waiting)
+                case "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError":
+                    return _told("The container cannot be made", waiting)
+        for condition in told.get("conditions", []):
             if condition["type"] == "PodScheduled" and condition["status"] == "False":
                 return _told("No node takes the pod", condition)
     return None

@@ -6,6 +6,8 @@ on the same runs. Every write names the resourceVersion that its writer read.
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from common.errors import Conflict, Unavailable
@@ -30,11 +32,16 @@ class KubernetesRunner:
     def __init__(self, settings: Settings, api: Api) -> None:
         self._settings = settings
         self._api = api
+        # What is on the work volume is not to be seen from here; what is in our image heads get a copy of.
+        self._sources = Sources(
+            settings.pipeline_sources, settings.pipelines_dir if settings.controller_image else None
+        )
         namespace = settings.run_namespace
         leases = f"/apis/coordination.k8s.io/v1/namespaces/{settings.release_namespace}/leases"
         self._leases, self._lease = leases, f"{leases}/{settings.release}"
         self._jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
+        self._events = f"/api/v1/namespaces/{namespace}/events"
 
     @classmethod
     def open(cls, settings: Settings) -> "KubernetesRunner":
@@ -61,11 +68,12 @@ class KubernetesRunner:
     # Jobs.
 
     async def accept(self, request: RunRequest) -> None:
-        # What is on the work volume is not to be seen from here.
-        Sources(self._settings.pipeline_sources, None).resolve(request.pipeline)
+        await asyncio.to_thread(self._sources.resolve, request.pipeline)
 
     async def create(self, record: RunRecord) -> Job:
-        return _ours(await self._api.create(self._jobs, objects.job(record, self._settings)))
+        pipeline = await asyncio.to_thread(self._sources.resolve, record.request.pipeline)
+        made = objects.job(record, self._settings, pipeline, self._sources.root_of(pipeline))
+        return _ours(await self._api.create(self._jobs, made))
 
     async def job(self, run_id: str) -> Job | None:
         if not is_run_id(run_id):
@@ -77,7 +85,13 @@ class KubernetesRunner:
         job = _ours(found)
         if not job.launched:
             return job
-        return _ours(found, await self._list(self._pods, f"{RUN_ID}={run_id}"))
+        pods = await self._list(self._pods, f"{RUN_ID}={run_id}")
+        if job.condition is not None:  # the Jobs of its tasks make pods as long as they are there
+            pods += await self._list(self._jobs, f"{RUN_ID}={run_id},{ROLE}!={HEAD}")
+        job = _ours(found, pods)
+        if job.awaited_since is None or job.message is not None:
+            return job
+        return replace(job, message=reading.warning(await self._warnings(pods[0] if pods else found)))
 
     async def jobs(self) -> Sequence[Job]:
         found = await self._list(self._jobs, f"{ROLE}={HEAD}")
@@ -116,8 +130,9 @@ class KubernetesRunner:
         job = await self.job(run_id)
         if job is None or not job.ended or not job.remains:
             return 0
-        for pod in await self._list(self._pods, f"{RUN_ID}={run_id},{ROLE}!={HEAD}"):
-            await self._api.delete(f"{self._pods}/{pod['metadata']['name']}", {})
+        for tasks in (self._jobs, self._pods):  # in this order: a Job whose pod is gone may make another
+            for task in await self._list(tasks, f"{RUN_ID}={run_id},{ROLE}!={HEAD}"):
+                await self._api.delete(f"{tasks}/{task['metadata']['name']}", {"propagationPolicy": "Background"})
         left = await self.job(run_id)  # counts a head that has not ended, too
         return left.remains if left is not None else 0
 
@@ -161,6 +176,14 @@ class KubernetesRunner:
         while (job := await self.job(run_id)) is not None and not job.ended:
             yield ()
             await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _warnings(self, about: Object) -> list[Object]:
+        """What the cluster has to complain about an object; nothing where that is not to be read."""
+        query = f"involvedObject.uid={about['metadata']['uid']},type=Warning"
+        with suppress(Unavailable):
+            found = await self._api.get(self._events, fieldSelector=query)
+            return list(found["items"]) if found else []
+        return []
 
     async def _head(self, run_id: str) -> Object | None:
         pods = await self._list(self._pods, f"{RUN_ID}={run_id},{ROLE}={HEAD}")

@@ -52,11 +52,12 @@ class LocalRunner:
         nextflow: the executable; None: runs can be read but not started, unless `installed`.
         installed: start with the Nextflow and the Java that `common.local.toolchain` has found by then.
         environ: what Nextflow may see of it is decided by `common.nextflow.environment`.
+        config: of Nextflow, for every run; it overrides the pipelines' own.
         recorder: command of the process beside each run; run id and directory are added to it. Empty: none.
         recorder_environ: all that it sees.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # by keyword: what `open` takes from the settings
         self,
         state_dir: Path,
         nextflow: Path | None,
@@ -64,6 +65,7 @@ class LocalRunner:
         *,
         installed: bool = False,
         sources: Sources = Sources((ANY,), Path(".")),  # noqa: B008  # frozen
+        config: str = "",
         grace_seconds: float = 20.0,
         recorder: Sequence[str] = (),
         recorder_environ: Mapping[str, str] | None = None,
@@ -73,6 +75,7 @@ class LocalRunner:
         self._installed = installed
         self._environ = dict(environ)
         self._sources = replace(sources, root=sources.root and sources.root.absolute())
+        self._config = config
         self._grace_seconds = grace_seconds
         self._recorder = list(recorder)
         self._recorder_environ = dict(recorder_environ or {})
@@ -87,6 +90,7 @@ class LocalRunner:
             environ,
             installed=True,
             sources=Sources(settings.pipeline_sources, settings.pipelines_dir),
+            config=settings.nextflow_config,
             grace_seconds=settings.cancel_grace_seconds,
             recorder=(sys.executable, "-m", "common.recorder"),
             recorder_environ={**environ, "STATE_DIR": str(settings.state_dir.absolute())},
@@ -313,7 +317,7 @@ class LocalRunner:
             command=nextflow.command(executable, record, place, history),
             environ=nextflow.environment(environ, record, history),
             grace_seconds=self._grace_seconds,
-            files={place.params.name: nextflow.params_file(record), place.config.name: nextflow.config()},
+            files={place.params.name: nextflow.params_file(record), place.config.name: nextflow.config(self._config)},
             notes=nextflow.notes(record, history),
             recorder=[*self._recorder, job.run_id, str(directory)] if self._recorder else [],
             recorder_environ=self._recorder_environ,

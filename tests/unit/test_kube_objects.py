@@ -37,10 +37,15 @@ SETTINGS = Settings(
     work_claim="work",
     work_path="/mnt/work",
     cancel_grace_seconds=30,
+    nextflow_config="process.cpus = 1",
+    controller_image="images.example/controller:1",
 )
 RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 CONFIG = """\
-process.executor = 'k8s'
+process {
+    executor = 'k8s'
+    withName: '.*' { executor = 'k8s' }
+}
 k8s {
     namespace = "runs"
     serviceAccount = "task"
@@ -54,11 +59,11 @@ k8s {
 
 def test_a_job_is_inert_restricted_and_carries_its_record() -> None:
     """The whole manifest; our configuration is what every runner writes, and the Kubernetes part after it."""
-    made = objects.job(RECORD, SETTINGS)
+    made = objects.job(RECORD, SETTINGS, "owner/name")
     annotations = made["spec"]["template"]["metadata"].pop("annotations")
     config = annotations.pop("nextflow-controller/config")
     assert config.endswith(CONFIG % RUN_ID)
-    assert config.startswith("// Written by the controller.")
+    assert config.startswith("process.cpus = 1\n// Written by the controller.")
     assert json.loads(annotations.pop("nextflow-controller/params")) == {"price": "${HOME} $5"}
     assert annotations == {
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
@@ -150,13 +155,44 @@ def test_a_job_is_inert_restricted_and_carries_its_record() -> None:
     }
 
 
+def pod_of(settings: Settings, bundle: str | None = None) -> Any:
+    """The spec of the head's pod."""
+    return objects.job(RECORD, settings, "owner/name", bundle)["spec"]["template"]["spec"]
+
+
 def test_a_head_pod_is_what_settings_make_of_it() -> None:
-    """Settings are merged into the pod's spec."""
-    extra = {"nodeSelector": {"disk": "fast"}, "tolerations": [{"operator": "Exists"}], "volumes": [{"name": "more"}]}
-    pod = objects.job(RECORD, SETTINGS.model_copy(update={"head_pod": extra}))["spec"]["template"]["spec"]
+    """Settings are merged into the pod's spec, and into what they name in it."""
+    limits = {"limits": {"memory": "1Gi"}}
+    extra = {
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"operator": "Exists"}],
+        "volumes": [{"name": "more"}],
+        "containers": [{"name": "nextflow", "resources": limits}, {"name": "beside"}],
+    }
+    pod = pod_of(SETTINGS.model_copy(update={"head_pod": extra}))
     assert pod["nodeSelector"] == {"disk": "fast"}
     assert pod["tolerations"] == [{"operator": "Exists"}]
     assert [volume["name"] for volume in pod["volumes"]] == ["work", "home", "tmp", "files", "more"]
+    plain = pod_of(SETTINGS)["containers"][0]
+    assert pod["containers"] == [plain | {"resources": limits}, {"name": "beside"}]
+
+
+def test_a_bundled_pipeline_comes_from_the_controllers_image() -> None:
+    """To the path where it is there; nothing else of the pod changes."""
+    plain, pod = pod_of(SETTINGS), pod_of(SETTINGS, "/app/pipelines")
+    assert pod.pop("initContainers") == [
+        {
+            "name": "pipelines",
+            "image": "images.example/controller:1",
+            "command": ["cp", "-R", "/app/pipelines/.", "/pipelines"],
+            "securityContext": RESTRICTED,
+            "volumeMounts": [{"name": "pipelines", "mountPath": "/pipelines"}],
+        }
+    ]
+    assert pod["volumes"].pop() == {"name": "pipelines", "emptyDir": {}}
+    mount = {"name": "pipelines", "mountPath": "/app/pipelines", "readOnly": True}
+    assert pod["containers"][0]["volumeMounts"].pop() == mount
+    assert pod == plain
 
 
 def test_the_lease_names_run_and_job() -> None:

@@ -18,7 +18,7 @@ MARK = CancelMark(requested_by="ada", requested_at=LAUNCHED)
 
 def a_job(*patches: dict[str, Any], **status: Any) -> dict[str, Any]:
     """The run's Job as the API server shows it after these patches."""
-    found = objects.job(RECORD, SETTINGS)
+    found = objects.job(RECORD, SETTINGS, "owner/name")
     for patch in patches:
         found = objects.merged(found, patch)
     found["metadata"] |= {"uid": "uid-1", "resourceVersion": "7"}

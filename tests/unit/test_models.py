@@ -208,4 +208,8 @@ def test_values_are_frozen() -> None:
 
 def test_times_are_rfc_3339_in_utc() -> None:
     """Times go over the wire with a Z."""
-    assert json.loads(MARK.model_dump_json()) == {"requested_by": "ada", "requested_at": "2030-01-01T12:00:00Z"}
+    assert json.loads(MARK.model_dump_json()) == {
+        "requested_by": "ada",
+        "requested_at": "2030-01-01T12:00:00Z",
+        "reason": None,
+    }

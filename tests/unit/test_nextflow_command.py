@@ -143,6 +143,6 @@ def test_a_placeholder_stays_one() -> None:
 
 def test_our_configuration() -> None:
     """The trace is what common.progress reads, whatever the pipeline says about it."""
-    assert f"fields = '{','.join(TRACE_FIELDS)}'" in config()
+    assert f"fields = '{','.join(TRACE_FIELDS)}'" in config("")
     for line in ("overwrite = true", "raw = true"):
-        assert f"    {line}\n" in config()
+        assert f"    {line}\n" in config("")

@@ -17,7 +17,7 @@ def test_the_table() -> None:
         "queued": {"starting", "running", "cancelling", "unknown"} | ends,
         "starting": {"running", "cancelling", "unknown"} | ends,
         "running": {"cancelling", "unknown"} | ends,
-        "cancelling": {"cancelled", "unknown"},
+        "cancelling": {"cancelled", "failed", "unknown"},
         "succeeded": set(),
         "failed": set(),
         "cancelled": set(),

@@ -1,0 +1,7 @@
+# Nextflow from Maven Central, and what its tasks need: where the official image cannot be pulled.
+ARG BASE
+FROM ${BASE}
+COPY bin/nextflow /usr/local/bin/nextflow
+COPY lib/nextflow /usr/local/lib/nextflow
+ENV NXF_OPTS="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+USER 1000
