@@ -26,6 +26,7 @@ SEALED = f"{DOMAIN}/sealed"
 CANCEL = f"{DOMAIN}/cancel-requested"
 LAUNCHED_AT = f"{DOMAIN}/launched-at"
 CONTAINER = "nextflow"
+DISRUPTED = "DisruptionTarget"  # a pod's condition: evicted, preempted, drained, or its node is lost
 
 _PARAMS, _CONFIG = f"{DOMAIN}/params", f"{DOMAIN}/config"
 _FILES = PurePosixPath("/etc/nextflow-controller")
@@ -60,13 +61,14 @@ def job(record: RunRecord, settings: Settings, pipeline: str, bundle: str | None
             "completions": 1,
             "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
-            # The exit code stands in the Job's own condition, and outlives the pod.
+            # What ended the pod stands in the Job's own condition, and outlives the pod.
             "podFailurePolicy": {
                 "rules": [
+                    {"action": "FailJob", "onPodConditions": [{"type": DISRUPTED, "status": "True"}]},
                     {
                         "action": "FailJob",
                         "onExitCodes": {"containerName": CONTAINER, "operator": "NotIn", "values": [0]},
-                    }
+                    },
                 ]
             },
             "template": {

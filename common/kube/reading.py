@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from common.jobs import Holder, Job, Lease
-from common.kube.objects import CANCEL, CONTAINER, HEAD, LAUNCHED_AT, RECORD, ROLE, SEALED
+from common.kube.objects import CANCEL, CONTAINER, DISRUPTED, HEAD, LAUNCHED_AT, RECORD, ROLE, SEALED
 from common.kube.transport import Object
 from common.models import CancelMark, RunRecord
 
 _EXIT_CODE = re.compile(rf"Container {CONTAINER} .*exit code (\d+)")
+_TAKEN = "Its pod was taken from its node before Nextflow had ended"
 _OVER = ("Succeeded", "Failed")
 
 
@@ -90,10 +91,12 @@ def _end(condition: dict[str, Any], heads: Sequence[Object]) -> _End:
         for status in pod.get("status", {}).get("initContainerStatuses", []):
             if code := status.get("state", {}).get("terminated", {}).get("exitCode"):
                 return _End(None, f"Nextflow was not started: {status['name']} ended with exit code {code} before it.")
+    if DISRUPTED in condition.get("message", ""):
+        return _End(None, f"{_TAKEN}.")
     if told := _EXIT_CODE.search(condition.get("message", "")):
         return _End(int(told[1]), _words(int(told[1]), None))
     if condition.get("reason") == "BackoffLimitExceeded":
-        return _End(None, "Its pod was taken away before Nextflow had ended: evicted, deleted, or lost with its node.")
+        return _End(None, "Its pod was deleted before Nextflow had ended.")
     return _End(None, condition.get("message"))
 
 
@@ -101,10 +104,10 @@ def _taken(pod: Object) -> str | None:
     """Who ended a pod that did not end by itself."""
     status = pod.get("status", {})
     if status.get("reason") in ("Evicted", "Preempting", "NodeShutdown", "Terminated"):
-        return _told("Its pod was taken from its node", status)
+        return _told(_TAKEN, status)
     for condition in status.get("conditions", []):
-        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
-            return _told("Its pod was taken from its node", condition)
+        if condition["type"] == DISRUPTED and condition["status"] == "True":
+            return _told(_TAKEN, condition)
     return None
 
 

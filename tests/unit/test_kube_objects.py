@@ -109,10 +109,11 @@ def test_a_job_is_inert_restricted_and_carries_its_record() -> None:
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
                 "rules": [
+                    {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                     {
                         "action": "FailJob",
                         "onExitCodes": {"containerName": "nextflow", "operator": "NotIn", "values": [0]},
-                    }
+                    },
                 ]
             },
             "template": {

@@ -101,9 +101,19 @@ def test_a_job_that_has_ended_in_full() -> None:
     )
 
 
+PIPELINES = {"name": "pipelines", "state": {"terminated": {"exitCode": 1}}}
+
+
 def ended(code: int, reason: str = "Error") -> dict[str, Any]:
     """A head that has ended."""
     return a_pod(phase="Failed", terminated={"exitCode": code, "reason": reason})
+
+
+def taken(**status: Any) -> dict[str, Any]:
+    """A head whose pod says who took it."""
+    pod = ended(143)
+    pod["status"] |= status
+    return pod
 
 
 FAILED_BY_POLICY = condition(
@@ -117,6 +127,36 @@ FAILED_BY_POLICY = condition(
         (FAILED_BY_POLICY, [], 3, "Nextflow ended with exit code 3."),
         (FAILED_BY_POLICY, [ended(3)], 3, "Nextflow ended with exit code 3."),
         (FAILED_BY_POLICY, [ended(137, "OOMKilled")], 137, "Nextflow was killed: it took more memory than its limit."),
+        (
+            condition("Failed", "Pod ns/x has condition DisruptionTarget matching FailJob rule at index 0"),
+            [],
+            None,
+            "Its pod was taken from its node before Nextflow had ended.",
+        ),
+        (
+            FAILED_BY_POLICY,
+            [taken(reason="Evicted", message="The node was low on resource: memory.")],
+            143,
+            "Its pod was taken from its node before Nextflow had ended: The node was low on resource: memory.",
+        ),
+        (
+            FAILED_BY_POLICY,
+            [taken(conditions=[{"type": "DisruptionTarget", "status": "True", "message": "preempting"}])],
+            143,
+            "Its pod was taken from its node before Nextflow had ended: preempting",
+        ),
+        (
+            condition("Failed") | {"reason": "BackoffLimitExceeded"},
+            [],
+            None,
+            "Its pod was deleted before Nextflow had ended.",
+        ),
+        (
+            condition("Failed") | {"reason": "BackoffLimitExceeded"},
+            [a_pod(phase="Failed") | {"status": {"initContainerStatuses": [PIPELINES]}}],
+            None,
+            "Nextflow was not started: pipelines ended with exit code 1 before it.",
+        ),
         (
             condition("Failed", "Job was active longer than specified deadline"),
             [],
@@ -149,6 +189,52 @@ def test_failures_in_words(failure: dict[str, Any], pods: list[dict[str, Any]], 
 def test_what_holds_a_head_up(pod: dict[str, Any], message: str | None) -> None:
     """In plain words; ordinary waiting needs none."""
     assert read(a_job(LAUNCH, active=1), pod).message == message
+
+
+def test_an_image_before_nextflow_holds_it_up_too() -> None:
+    """The pod's first container is as good as any."""
+    pod = a_pod(phase="Pending", waiting={"reason": "PodInitializing"})
+    first = {
+        "name": "pipelines",
+        "image": "images.example/controller:1",
+        "state": {"waiting": {"reason": "ErrImagePull"}},
+    }
+    pod["status"]["initContainerStatuses"] = [first]
+    job = read(a_job(LAUNCH, active=1), pod)
+    assert job.message == "The image images.example/controller:1 cannot be pulled."
+
+
+@pytest.mark.parametrize(
+    ("found", "pods", "awaited"),
+    [
+        (a_job(), [], False),
+        (a_job(LAUNCH), [], True),
+        (a_job(LAUNCH, active=1), [a_pod(phase="Pending")], True),
+        (a_job(LAUNCH, active=1), [RUNNING], False),
+        (a_job(LAUNCH, uncountedTerminatedPods={}), [], True),
+        # Its pod has ended and is gone; the Job's own end is yet to come.
+        (a_job(LAUNCH, uncountedTerminatedPods={"failed": ["uid-2"]}), [], False),
+        (a_job(LAUNCH, conditions=[condition("FailureTarget")]), [], False),
+        (a_job(LAUNCH, conditions=[condition("Failed")]), [], False),
+    ],
+)
+def test_who_is_awaited(found: dict[str, Any], pods: list[dict[str, Any]], awaited: bool) -> None:
+    """A head that was asked for, and of which nothing has been seen."""
+    assert read(found, *pods).awaited_since == (LAUNCHED if awaited else None)
+
+
+def an_event(kind: str, at: str, message: str) -> dict[str, Any]:
+    """A warning of the cluster's."""
+    return {"involvedObject": {"kind": kind}, "lastTimestamp": at, "message": message}
+
+
+def test_the_last_warning_counts() -> None:
+    """About the Job as long as there is no pod, else about the pod."""
+    assert reading.warning([]) is None
+    quota = [an_event("Job", "2030-01-02T03:05:00Z", "exceeded quota"), an_event("Job", "2030-01-02T03:04:00Z", "x")]
+    assert reading.warning(quota) == "Its pod cannot be made: exceeded quota"
+    volume = an_event("Pod", "2030-01-02T03:04:00Z", "no such volume") | {"lastTimestamp": None, "eventTime": "2030"}
+    assert reading.warning([volume]) == "Its pod does not come up: no such volume"
 
 
 def test_a_head_that_no_node_takes() -> None:
