@@ -56,6 +56,7 @@ class Runner(Protocol):
 
         Raises:
             Conflict: there is a Job of this name.
+            Invalid, NotAllowed: as `accept`, which may have been long ago.
         """
 
     async def job(self, run_id: str) -> Job | None:

@@ -1,13 +1,16 @@
 """The one way to the API server: dicts in, dicts out, and what each failure means.
 
 The official client's transport alone (`ApiClient.param_serialize` and `call_api`): its typed models
-refuse fields they do not know and cost a second of import. Nothing is tried again here: a write whose
-outcome is unknown is read and decided on again by whoever wrote it.
+refuse fields they do not know and cost a second of import, and its packages' `__init__` import the
+synchronous client besides, a third of what is left. Nothing is tried again here: a write whose outcome
+is unknown is read and decided on again by whoever wrote it.
 """
 
 import asyncio
+import importlib.util
 import json
 import os
+import sys
 from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -196,20 +199,39 @@ def _reason(status: int, raw: bytes) -> str:
     return f"The API server says {status}: {message}"
 
 
+def _without_init(package: str) -> None:
+    """Have a package there, and its modules to be imported, without importing what its `__init__` does."""
+    if package in sys.modules:
+        return
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(package)
+    parent, _, name = package.rpartition(".")
+    sys.modules[package] = importlib.util.module_from_spec(spec)
+    if parent:
+        setattr(sys.modules[parent], name, sys.modules[package])
+
+
 async def _open(context: str | None) -> "ApiClient":
-    from kubernetes.aio import config
+    for package in ("kubernetes", "kubernetes.aio", "kubernetes.aio.config"):
+        _without_init(package)
     from kubernetes.aio.client.api_client import ApiClient
     from kubernetes.aio.client.configuration import Configuration
+    from kubernetes.aio.config.config_exception import ConfigException
 
     configuration = Configuration()
     try:
         if context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call] # as above
+            from kubernetes.aio.config.incluster_config import load_incluster_config
+
+            load_incluster_config(configuration)  # type: ignore[no-untyped-call] # as above
         else:
-            await config.load_kube_config(  # type: ignore[no-untyped-call] # as above
+            from kubernetes.aio.config.kube_config import load_kube_config
+
+            await load_kube_config(  # type: ignore[no-untyped-call] # as above
                 os.environ.get("KUBECONFIG"), context, client_configuration=configuration, persist_config=False
             )
-    except (config.ConfigException, OSError) as error:
+    except (ConfigException, OSError) as error:
         raise Unavailable("runner", f"There is no way to a cluster: {error}. Set KUBECONFIG.") from error
     configuration.retries = None
     return ApiClient(configuration)

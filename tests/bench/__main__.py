@@ -1,8 +1,9 @@
 """What the functions cost beside the bare minimum, both measured in turn in one run.
 
-    python -m tests.bench            a table, and build/bench.json
+    python -m tests.bench            a table, and build/bench-local.json
     python -m tests.bench --json     the JSON on standard output instead of the table
     python -m tests.bench --starts 0 --asks 3     of the throughput alone, fewer rounds
+    python -m tests.bench --kubernetes            cold starts with the Kubernetes runner, on the cluster of KUBECONFIG
 
 Under three minutes; the machine should have two cores and nothing else to do. What the figures mean
 is said in the modules beside this one.
@@ -29,14 +30,18 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
     parser.add_argument("--starts", type=int, default=10, help="rounds of cold starts (default 10)")
     parser.add_argument("--asks", type=int, default=6, help="rounds of the throughput (default 6)")
+    parser.add_argument("--kubernetes", action="store_true", help="cold starts on the cluster of KUBECONFIG")
     asked = parser.parse_args()
-    with scene() as made:
+    runner = "kubernetes" if asked.kubernetes else "local"
+    if asked.kubernetes:
+        asked.asks = 0
+    with scene(runner) as made:
         rows = cold.rows(made, asked.starts, _say) if asked.starts else []
         rows += throughput.rows(made, asked.asks, _say) if asked.asks else []
         costs = imports.costs(made, 3, _say)
     report = json.dumps(_report(rows, costs), indent=2)
     (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "bench.json").write_text(report + "\n")
+    (ROOT / "build" / f"bench-{runner}.json").write_text(report + "\n")
     print(report if asked.json else _text(rows, costs))
     return 0
 

@@ -1,17 +1,19 @@
 """What both sides meet: a Redis, an ended run and an active one, a caller with a token.
 
-Runs are made by the real server, with a stub in Nextflow's place: it ends at once, or has one task and sleeps.
+Runs are made by the real server, with a stub in Nextflow's place: it ends at once, or has one task and sleeps. On
+Kubernetes that is the head image of the contract tests.
 """
 
 import asyncio
 import os
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +46,13 @@ class Scene:
     """Where everything is measured.
 
     Attributes:
+        runner: where runs happen, `local` or `kubernetes`.
         environ: of every process: the defaults, but for where things are.
         ended: the id of the run that has.
         record: a key in Redis, with what /active answers.
     """
 
+    runner: str
     directory: Path
     environ: Mapping[str, str]
     headers: Mapping[str, str]
@@ -67,22 +71,45 @@ class Scene:
 
 
 @contextmanager
-def scene() -> Iterator[Scene]:
+def scene(runner: str) -> Iterator[Scene]:
     """A scene, and nothing left of it afterwards."""
-    with tempfile.TemporaryDirectory(prefix="nfc-bench-", ignore_cleanup_errors=True) as name:
+    place: AbstractContextManager[dict[str, str]] = _namespace() if runner == "kubernetes" else nullcontext({})
+    with tempfile.TemporaryDirectory(prefix="nfc-bench-", ignore_cleanup_errors=True) as name, place as where:
         directory = Path(name)
         own = OwnRedis(directory / "redis")
         try:
-            environ = _environ(directory, own.url)
+            environ = {**_environ(directory, own.url), **where}
             token = add(Settings.read(environ).token_path, "bench", "run")
             with serving(directory, "server", "functions.server", environ={**environ, "RATE_LIMITS": "off"}) as server:
                 headers = {"authorization": f"Bearer {token}"}
                 try:
-                    yield _made(directory, environ, headers, server.url)
+                    yield _made(runner, directory, environ, headers, server.url)
                 finally:
                     httpx.delete(f"{server.url}{API}/cancel", headers=headers, timeout=PATIENCE_SECONDS)
         finally:
             own.stop()
+
+
+@contextmanager
+def _namespace() -> Iterator[dict[str, str]]:
+    """A namespace of the cluster of KUBECONFIG, as settings name it."""
+    name = f"nfc-bench-{secrets.token_hex(3)}"
+    for verb in (
+        ["create", "namespace", name],
+        ["wait", "--for=create", "serviceaccount/default", f"--namespace={name}"],
+    ):
+        subprocess.run(["kubectl", *verb], check=True, capture_output=True)
+    try:
+        yield {
+            "RUNNER": "kubernetes",
+            "RELEASE_NAMESPACE": name,
+            "RUN_NAMESPACE": name,
+            "HEAD_IMAGE": os.environ.get("TEST_HEAD_IMAGE", "localhost/nfc-test-head:1"),
+            "PIPELINE_SOURCES": "*",
+            "CANCEL_GRACE_SECONDS": "1",
+        }
+    finally:
+        subprocess.run(["kubectl", "delete", "namespace", name, "--wait=false"], check=True, capture_output=True)
 
 
 async def _give_up_look(settings: Settings) -> None:
@@ -104,19 +131,23 @@ def _environ(directory: Path, redis_url: str) -> dict[str, str]:
     return environ
 
 
-def _made(directory: Path, environ: Mapping[str, str], headers: Mapping[str, str], url: str) -> Scene:
-    ended = _run(url, headers, "params", lambda status: status["finished_at"])
-    _run(url, headers, "sleeper", lambda status: status["progress"])
+def _made(runner: str, directory: Path, environ: Mapping[str, str], headers: Mapping[str, str], url: str) -> Scene:
+    ended = _run(url, headers, "params", "true", lambda status: status["finished_at"])
+    said = "progress" if runner == "local" else "started_at"
+    _run(url, headers, "sleeper", "sleep 3600", lambda status: status[said])
     record = "bench:record"
     with redis.Redis.from_url(environ["REDIS_URL"]) as client:
         client.set(record, _call(url, headers, "GET", "/active").content)
         pid: int = client.info("server")["process_id"]
-    return Scene(directory, environ, headers, url, pid, ended, record)
+    return Scene(runner, directory, environ, headers, url, pid, ended, record)
 
 
-def _run(url: str, headers: Mapping[str, str], pipeline: str, until: Callable[[dict[str, Any]], object]) -> str:
-    """Start a run and wait until its status is as wanted."""
-    run_id: str = _call(url, headers, "POST", "/run", {"pipeline": f"tests/pipelines/{pipeline}.nf"}).json()["run_id"]
+def _run(
+    url: str, headers: Mapping[str, str], pipeline: str, script: str, until: Callable[[dict[str, Any]], object]
+) -> str:
+    """Start a run and wait until its status is as wanted; on Kubernetes its head runs the script."""
+    body = {"pipeline": f"tests/pipelines/{pipeline}.nf", "parameters": {"script": script}}
+    run_id: str = _call(url, headers, "POST", "/run", body).json()["run_id"]
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not until(_call(url, headers, "GET", f"/status?run_id={run_id}").json()):
         if time.monotonic() > deadline:

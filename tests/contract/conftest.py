@@ -30,6 +30,7 @@ from common.models import CancelMark, RunRecord, RunRequest
 from common.names import new_run_id
 from common.runner import Runner
 from common.settings import Settings
+from common.sources import ANY
 
 T = TypeVar("T")
 
@@ -109,6 +110,7 @@ class KubernetesPlace:
                 release_namespace=self.namespace,
                 run_namespace=self.namespace,
                 head_image=os.environ.get("TEST_HEAD_IMAGE", "localhost/nfc-test-head:1"),
+                pipeline_sources=(ANY,),
                 cancel_grace_seconds=GRACE_SECONDS,
             ),
             Api(),

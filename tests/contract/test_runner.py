@@ -186,7 +186,7 @@ async def test_a_launched_job_runs_to_its_end(runner: Runner) -> None:
     assert job.finished_at is not None
     assert before <= job.started_at <= job.finished_at <= datetime.now(UTC)
     assert replace(job, version="", started_at=None, finished_at=None) == replace(
-        launched, version="", condition="Complete", exit_code=0
+        launched, version="", condition="Complete", exit_code=0, awaited_since=None
     )
 
 
