@@ -97,8 +97,11 @@ def start_head(orders: Orders, inherited: Sequence[int]) -> subprocess.Popen[byt
     )
 
 
-def start_recorder(orders: Orders) -> int | None:
-    """Start the recorder, in a session of its own; its pid. That it cannot be started is only noted."""
+def start_recorder(orders: Orders) -> subprocess.Popen[bytes] | None:
+    """Start the recorder, in a session of its own. That it cannot be started is only noted.
+
+    Whoever waits for its end with `os.wait` keeps what this returns: let go of, it may take that end for itself.
+    """
     if not orders.recorder:
         return None
     try:
@@ -111,7 +114,7 @@ def start_recorder(orders: Orders) -> int | None:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 start_new_session=True,
-            ).pid
+            )
     except OSError:
         traceback.print_exc()
         return None

@@ -295,13 +295,13 @@ def _wait(inner: int, orders: Orders) -> tuple[int, int | None]:
     Meanwhile keep a recorder going, as the kubelet does with a sidecar: one that ended well has recorded
     all there is, one that died is started again, ever more slowly.
     """
-    recorder = processes.start_recorder(orders)
+    recorder = processes.start_recorder(orders)  # kept: see there
     again_at, pause = float("inf"), _RECORDER_PAUSE_SECONDS
     while True:
         pid, status = os.waitpid(-1, 0 if again_at == float("inf") else os.WNOHANG)
         if pid == inner:
-            return status, recorder
-        if pid == recorder and status:
+            return status, recorder.pid if recorder else None
+        if recorder and pid == recorder.pid and status:
             again_at, pause = time.monotonic() + pause, min(2 * pause, _RECORDER_MOST_SECONDS)
         elif not pid:
             time.sleep(_TURN_SECONDS)
