@@ -1,16 +1,19 @@
 PYTHON    ?= python3
 PORT      ?= 8000
 STATE_DIR ?= .state
-export PORT STATE_DIR
+BUILD     ?= docker build --tag
+LOAD      ?= kind load docker-image
+SEEDS     ?= 5000
+export PORT STATE_DIR SEEDS
 
 BIN := .venv/bin
 TOO_OLD = "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Try make PYTHON=python3.12"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup toolchain run token demo test test-cluster test-fast bench lint format openapi lock clean
+.PHONY: help setup toolchain run token demo test test-fast simulate images test-cluster bench bench-cluster lint format openapi lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.locked ## Make .venv with the locked dependencies
 
@@ -29,14 +32,26 @@ demo: toolchain ## Run examples/simple-pipeline through the functions and show i
 test: lint toolchain ## Lint, types, import layers and every test
 	$(BIN)/pytest
 
-test-cluster: setup ## The runners' contract on the cluster of KUBECONFIG, in namespaces nfc-* (image: tests/cluster/head)
-	TEST_CLUSTER=1 $(BIN)/pytest tests/contract -m cluster
-
 test-fast: setup ## Unit tests only
 	$(BIN)/pytest tests/unit -m 'not slow'
 
+simulate: setup ## Play histories of the launch protocol with all that can go wrong (SEEDS=5000; SEED=7 replays one)
+	@$(BIN)/python -m tests.simulation
+
+images: ## Build the image and those of the cluster tests, and load them into the cluster (BUILD, BUILD_FLAGS, LOAD)
+	$(BUILD) localhost/nextflow-controller:1 . $(BUILD_FLAGS)
+	$(BUILD) localhost/nfc-test-head:1 tests/cluster/head $(BUILD_FLAGS)
+	$(BUILD) localhost/nfc-test-valkey:1 tests/cluster/valkey $(BUILD_FLAGS)
+	$(LOAD) localhost/nextflow-controller:1 localhost/nfc-test-head:1 localhost/nfc-test-valkey:1
+
+test-cluster: setup images ## Test on the cluster of KUBECONFIG, in namespaces nfc-* (TEST_INGRESS=127.0.0.1:8080)
+	TEST_CLUSTER=1 $(BIN)/pytest tests/contract tests/cluster -m cluster -n 3 --dist loadgroup
+
 bench: setup ## Cold starts, throughput and memory beside the bare minimum (3 minutes, an idle machine)
 	@$(BIN)/python -m tests.bench
+
+bench-cluster: setup ## Cold starts with the Kubernetes client, on the cluster of KUBECONFIG
+	@$(BIN)/python -m tests.bench --kubernetes
 
 lint: setup ## Lint, format, strict types, import layers: check only
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports

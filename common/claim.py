@@ -88,9 +88,10 @@ async def _claim(platform: Platform, record: RunRecord, deadline: float) -> RunI
     """One round: the run that has the slot now (perhaps the caller's own), or None: ask again soon."""
     verdict = None
     with suppress(Unavailable):
-        verdict = await platform.lock.ask(record.run_id)
-        if verdict.run is not None and not _tells_enough(platform, verdict.run, record):
-            verdict = await platform.lock.ask(record.run_id, fresh_ms=0)
+        told = await platform.lock.ask(record.run_id)
+        if told.run is not None and not _tells_enough(platform, told.run, record):
+            told = await platform.lock.ask(record.run_id, fresh_ms=0)
+        verdict = told  # and not before: what does not tell enough does not do so when Redis goes away, either
     if verdict is None:
         log.warning("degraded: at the fence without Redis", extra={"run_id": record.run_id})
     elif verdict.kind != "look":

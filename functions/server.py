@@ -1,13 +1,15 @@
-"""The local server: every function behind one port on this machine, with its own Redis and runner.
+"""Serves functions: all of them behind one port on this machine, or one alone, as the image does.
 
-    python -m functions.server
+    python -m functions.server             the local server, with its own Redis and runner
+    python -m functions.server status      one function; Redis and the cluster are where settings say
 
-The functions are the very ones that are deployed one by one; only what they are mounted in differs.
-Runs do not depend on this process: they go on when it ends, and the next one finds them.
+The functions are the very same; only what they are mounted in differs. Runs do not depend on this
+process: they go on when it ends, and the next one finds them.
 """
 
 import asyncio
 import importlib
+import logging
 import os
 import signal
 import socket
@@ -20,23 +22,28 @@ import uvicorn
 
 from common.callers import add
 from common.errors import ControllerError
-from common.local import toolchain
-from common.local.redis_server import EmbeddedRedis
+from common.observe import configure_logging
 from common.settings import Settings
 from common.web.app import App
 from common.web.endpoint import PREFIX
 from common.web.http1 import Http1
 from common.web.sockets import Socket
 
+log = logging.getLogger(__name__)
+
 FUNCTIONS = ("run", "status", "active", "cancel", "history", "stream", "docs")
 _WEBSOCKET_BYTES = 1024  # the longest message that is read: a follower has nothing to say
 
 
+def function(name: str) -> App:
+    """One function as an application; nothing of its siblings is imported."""
+    app: App = getattr(importlib.import_module(f"functions.{name}.main"), name).app
+    return app
+
+
 def application() -> App:
     """All functions as one application."""
-    modules = [importlib.import_module(f"functions.{name}.main") for name in FUNCTIONS]
-    apps: list[App] = [getattr(module, name).app for module, name in zip(modules, FUNCTIONS, strict=True)]
-    return App(*(endpoint for app in apps for endpoint in app.endpoints))
+    return App(*(endpoint for name in FUNCTIONS for endpoint in function(name).endpoints))
 
 
 def configuration(app: App, settings: Settings) -> uvicorn.Config:
@@ -57,12 +64,27 @@ def configuration(app: App, settings: Settings) -> uvicorn.Config:
     )
 
 
+async def serve_one(name: str, settings: Settings) -> None:
+    """Serve one function until told to stop.
+
+    Raises:
+        ControllerError: the port cannot be had.
+    """
+    configure_logging(settings.log_level)
+    listener = _listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    log.info("listening", extra={"function": name, "host": host, "port": port})
+    await _until_stopped(function(name), settings, listener)
+
+
 async def serve(settings: Settings) -> None:
-    """Serve until told to stop.
+    """Serve all functions until told to stop.
 
     Raises:
         ControllerError: something that is needed is not there; the text says what to do.
     """
+    from common.local import toolchain
+
     token = _token(settings)  # before anybody can connect, who would have to show it
     listener = _listen(settings.host, settings.port)
     async with _redis(settings) as redis:
@@ -75,9 +97,14 @@ async def serve(settings: Settings) -> None:
         _say(f"docs      http://{settings.host}:{port}/docs")
         _say(f"page      http://{settings.host}:{port}/follow")
         _say(f"listening on http://{settings.host}:{port}{PREFIX}/active  (Ctrl-C stops the server, not a run)")
-        # uvicorn ends on SIGTERM and then raises it again, which would end this process before its Redis has.
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        await uvicorn.Server(configuration(application(), settings)).serve(sockets=[listener])
+        await _until_stopped(application(), settings, listener)
+
+
+async def _until_stopped(app: App, settings: Settings, listener: socket.socket) -> None:
+    # uvicorn ends on SIGTERM and then raises it again, which would end this process before its Redis has, and a
+    # container with the exit code of a failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    await uvicorn.Server(configuration(app, settings)).serve(sockets=[listener])
 
 
 @asynccontextmanager
@@ -86,6 +113,8 @@ async def _redis(settings: Settings) -> AsyncIterator[str]:
     if settings.redis_url is not None:
         yield "REDIS_URL"
         return
+    from common.local.redis_server import EmbeddedRedis
+
     embedded = EmbeddedRedis(settings.redis_socket)
     await embedded.start()
     try:
@@ -127,14 +156,17 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def main() -> int:
-    """Serve as the environment says."""
+def main(arguments: list[str]) -> int:
+    """Serve what is asked for as the environment says."""
     try:
-        settings = Settings.read(os.environ)
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
-        # Functions, supervisors and recorders read the same settings, wherever they are started.
-        os.environ["STATE_DIR"] = str(settings.state_dir.absolute())
-        asyncio.run(serve(settings))
+        match arguments:
+            case []:
+                _run_locally()
+            case [name] if name in FUNCTIONS:
+                asyncio.run(serve_one(name, Settings.read(os.environ)))
+            case _:
+                print(f"usage: python -m functions.server [{' | '.join(FUNCTIONS)}]", file=sys.stderr)
+                return 2
     except ControllerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -143,5 +175,13 @@ def main() -> int:
     return 0
 
 
+def _run_locally() -> None:
+    settings = Settings.read(os.environ)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    # Functions, supervisors and recorders read the same settings, wherever they are started.
+    os.environ["STATE_DIR"] = str(settings.state_dir.absolute())
+    asyncio.run(serve(settings))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

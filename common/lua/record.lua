@@ -5,6 +5,12 @@
 -- An end is for ever, whenever it was seen; of other states the later look is right.
 -- Indexes are sorted sets of equal scores: members start with the time of creation, so their order is time's.
 -- Answers 1 if written.
+local function forget(member)
+  redis.call('ZREM', KEYS[2], member)
+  for state in string.gmatch(ARGV[9], '[^|]+') do
+    redis.call('ZREM', KEYS[2] .. ':' .. state, member)
+  end
+end
 local old = redis.call('HMGET', KEYS[1], 'state', 'stamp', 'member')
 if old[1] then
   local late = ARGV[11] ~= '1' and tonumber(old[2]) > tonumber(ARGV[3])
@@ -14,18 +20,15 @@ if old[1] then
   -- The member is another where a run that was never launched was accepted anew under its id.
   redis.call('ZREM', KEYS[2], old[3])
   redis.call('ZREM', KEYS[2] .. ':' .. old[1], old[3])
+else
+  -- A record that has expired does not tell any more which index its run is still in.
+  forget(ARGV[4])
 end
 redis.call('HSET', KEYS[1], 'info', ARGV[1], 'state', ARGV[2], 'stamp', ARGV[3], 'member', ARGV[4])
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 redis.call('ZADD', KEYS[2], 0, ARGV[4])
 redis.call('ZADD', KEYS[2] .. ':' .. ARGV[2], 0, ARGV[4])
 
-local function forget(member)
-  redis.call('ZREM', KEYS[2], member)
-  for state in string.gmatch(ARGV[9], '[^|]+') do
-    redis.call('ZREM', KEYS[2] .. ':' .. state, member)
-  end
-end
 local function record_of(member)
   return ARGV[10] .. string.match(member, ':(.*)')
 end

@@ -25,5 +25,4 @@ def mutate(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any], change
     source = textwrap.dedent(inspect.getsource(function))
     names: dict[str, Any] = {}
     exec(compile(replaced(source, changes), "<mutant>", "exec"), function.__globals__, names)  # noqa: S102 # our own source
-    made = names[function.__name__]
-    monkeypatch.setattr(function, "__code__", (made.fget if isinstance(made, property) else made).__code__)
+    monkeypatch.setattr(function, "__code__", names[function.__name__].__code__)

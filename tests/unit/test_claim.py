@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import fakeredis
 import pytest
 
 from common import claim
 from common.errors import OutcomeUnknown, Unavailable
 from common.jobs import Job
+from common.kube.runner import KubernetesRunner
 from common.models import RunRequest
-from tests.unit import virtual
-from tests.unit.cluster import Cluster
+from tests.simulation.history import scripted
+from tests.simulation.redis_model import RedisModel
+from tests.simulation.world import World
 from tests.unit.mutation import mutate
-from tests.unit.simulation import CALM, Actor, World, _actor, _virtual_names
 
 REQUEST = RunRequest(pipeline="main")
 
@@ -42,14 +42,10 @@ async def _refused_while_another_launches(world: World) -> tuple[Any, claim.Clai
 
 
 def _play() -> tuple[World, Any, claim.Claimed]:
-    async def main() -> tuple[World, Any, claim.Claimed]:
-        world = World("met", fakeredis.FakeRedis(), CALM)
-        _actor.set(Actor("both"))
-        with _virtual_names(world):
-            told, met = await _refused_while_another_launches(world)
-            return world, told, met
+    async def story(world: World) -> tuple[World, Any, claim.Claimed]:
+        return world, *await _refused_while_another_launches(world)
 
-    return virtual.run(main())
+    return scripted(RedisModel(), story)
 
 
 def test_a_run_that_another_launched_is_not_taken_back() -> None:
@@ -57,12 +53,12 @@ def test_a_run_that_another_launched_is_not_taken_back() -> None:
     world, told, met = _play()
     assert isinstance(told, OutcomeUnknown)
     assert (told.run_id, met.attached) == (met.run.run_id, True)
-    assert world.cluster.broken == []
-    assert world.cluster.launched(met.run.run_id)
+    assert world.broken == []
+    assert world.truth.launched(met.run.run_id)
 
 
 def test_that_needs_a_conditional_delete(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a delete at whatever version the Job has, the run is gone under who follows it."""
-    mutate(monkeypatch, Cluster.delete, {"self._same(read)": "self._jobs[read.run_id]"})
+    mutate(monkeypatch, KubernetesRunner.delete, {'"preconditions": conditions, ': ""})
     world, _, met = _play()
-    assert world.cluster.broken == [f"{met.run.run_id} was deleted with its pods"]
+    assert world.broken == [f"{met.run.run_id} was deleted with its pods"]

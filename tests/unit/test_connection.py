@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from common.connection import Connection
 from common.errors import Unavailable
 from common.settings import Settings
-from tests.unit import virtual
+from tests.simulation import virtual
 
 
 class _Stub:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.flights import Flights
-from tests.unit import virtual
+from tests.simulation import virtual
 
 
 class _Work:

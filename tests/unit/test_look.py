@@ -1,37 +1,33 @@
 """What readers tell where the listing of Jobs, or an early record, would mislead them."""
 
-import fakeredis
 import pytest
 
 from common import claim, look
-from common.models import CancelMark, RunRequest
+from common.models import RunRequest
 from common.phases import State
-from tests.unit import virtual
-from tests.unit.cluster import Cluster, now
+from tests.simulation.history import scripted
+from tests.simulation.redis_model import RedisModel
+from tests.simulation.world import World
 from tests.unit.mutation import mutate
-from tests.unit.simulation import CALM, Actor, World, _actor, _virtual_names
+from tests.unit.samples import MARK
 
 
 def _told_with_pods_left(*, redis: bool) -> State:
     """What the history says of a cancelled run whose head is gone, and of whose pods one is not."""
 
-    async def main() -> State:
-        world = World("left", fakeredis.FakeRedis(), CALM)
-        world.cluster = Cluster(world.rng, life_seconds=None)
-        _actor.set(Actor("reader"))
-        with _virtual_names(world):
-            platform = world.process().platform
-            run_id = (await claim.start(platform, RunRequest(pipeline="main"), caller="me")).run.run_id
-            job = world.cluster.last(run_id)
-            assert job is not None
-            job.mark = CancelMark(requested_by="ada", requested_at=now())
-            world.cluster.finish(run_id, "Failed", remains=1)
-            world.store.flushall()
-            world.redis_is_away = not redis
-            (run,) = (await look.history(platform, 10)).runs
-            return run.status
+    async def story(world: World) -> State:
+        platform = world.process().platform
+        run_id = (await claim.start(platform, RunRequest(pipeline="main"), caller="me")).run.run_id
+        job = await world.runner.job(run_id)
+        assert job is not None
+        await world.runner.stop(job, MARK)
+        world.cluster.finish(run_id, "Failed", remains=1)
+        world.store.flushall()
+        world.redis_is_away = not redis
+        (run,) = (await look.history(platform, 10)).runs
+        return run.status
 
-    return virtual.run(main())
+    return scripted(RedisModel(), story)
 
 
 @pytest.mark.parametrize("redis", [True, False])

@@ -171,6 +171,15 @@ async def test_those_without_an_end(connection: Connection) -> None:
     assert await store.without_end([]) == []
 
 
+async def test_a_record_that_has_expired_leaves_no_state_behind(client: "Redis", connection: Connection) -> None:
+    """A run that is recorded anew, from its Job, is in the index of the state it is in now, and in no other."""
+    store = _store(connection)
+    await _fill(store, [run(1, State.RUNNING)])
+    await client.delete(f"nfc:run:{run_id(1)}")
+    await _fill(store, [run(1, State.FAILED)])
+    assert await _indexes(client) == {"history": [run_id(1)], "history:failed": [run_id(1)]}
+
+
 async def test_the_index_is_trusted_for_a_while(client: "Redis", connection: Connection) -> None:
     """It is after it was compared, until that is old, or Redis was lost."""
     store = _store(connection)

@@ -7,9 +7,11 @@ There is no input or output under this loop; a wait that nothing will ever end i
 import asyncio
 import selectors
 from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class _Jump(selectors.SelectSelector):
@@ -39,3 +41,17 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
     """Run `main` in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
+
+
+def now() -> datetime:
+    """The running loop's time as a date."""
+    return EPOCH + timedelta(seconds=asyncio.get_running_loop().time())
+
+
+class Datetime(datetime):
+    """In place of `datetime`: its `now` is the loop's."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "Datetime":
+        moment = now().astimezone(tz)
+        return cls.combine(moment.date(), moment.timetz())

@@ -1,0 +1,27 @@
+"""One installation of the chart for all tests of it (their `xdist_group`), with nothing active when a test begins."""
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.cluster.release import Caller, Release, installed
+
+
+@pytest.fixture(scope="session")
+def release() -> Iterator[Release]:
+    """The chart, installed for these tests alone."""
+    if "TEST_CLUSTER" not in os.environ:  # whoever has a KUBECONFIG need not want tests in that cluster
+        pytest.skip("make test-cluster runs it on a cluster")
+    with installed(secrets.token_hex(3)) as made:
+        yield made
+
+
+@pytest.fixture
+async def caller(release: Release) -> AsyncIterator[Caller]:
+    """A caller of an installation in which nothing is active, and in which nothing is left."""
+    async with release.caller() as made:
+        await made.cancel()
+        yield made
+        await made.cancel()

@@ -1,0 +1,170 @@
+"""A real Nextflow with its task pods, through the Ingress: followed, published, cancelled without a rest."""
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.cluster.release import API, INGRESS, Caller, Object, Release, eventually, kubectl, log
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("nextflow")]
+
+IMAGE = os.environ.get("TEST_NEXTFLOW_IMAGE", "nextflow/nextflow:24.10.0")
+# With bash, awk and ps; by default the tasks' image is what the example names.
+TASK_IMAGE = os.environ.get("TEST_TASK_IMAGE", "ubuntu:24.04")
+GREETINGS = ["Hello", "Grüezi"]
+TASKS = 6
+HELLO = """\
+process HELLO {
+    container params.container
+    output: stdout
+    script: "echo hello from the volume"
+}
+workflow { HELLO().view() }
+"""
+REPORT = "Greetings of the world\n800\tGrüezi\n600\tHello\n1400\tbytes in all\n"
+
+
+class WithNextflow(Release):
+    """An installation whose heads are Nextflow, and whose tasks are made as Pods or as Jobs."""
+
+    resource = "Pod"
+
+    def helm(self, verb: str, *flags: str, **settings: str) -> str:
+        """As any release, but for the head."""
+        own = {"runs.headImage": IMAGE, "runs.taskResource": self.resource}
+        sets = [part for name, value in own.items() for part in ("--set", f"{name}={value}")]
+        ours = {"CANCEL_GRACE_SECONDS": "20", "PIPELINE_SOURCES": "./,/workspace/pipelines/"}
+        return super().helm(verb, *sets, *flags, **ours, **settings)
+
+    def tasks_of(self, run_id: str, kind: str = "pods") -> list[Object]:
+        """The pods (or Jobs) of a run's tasks."""
+        chosen = f"nextflow-controller/run-id={run_id},nextflow-controller/role!=head"
+        items: list[Object] = self.get(kind, "--selector", chosen, namespace=self.runs)["items"]
+        return items
+
+    def on_the_volume(self, *command: str) -> str:
+        """What a command says in a pod that mounts the work volume."""
+        claims = self.get("persistentvolumeclaims", namespace=self.runs)["items"]
+        name = f"person-{secrets.token_hex(3)}"
+        spec = {
+            "restartPolicy": "Never",
+            "containers": [
+                {
+                    "name": "person",
+                    "image": TASK_IMAGE,
+                    "command": [*command],
+                    "volumeMounts": [{"name": "work", "mountPath": "/workspace"}],
+                }
+            ],
+            "volumes": [{"name": "work", "persistentVolumeClaim": {"claimName": claims[0]["metadata"]["name"]}}],
+        }
+        overrides = json.dumps({"apiVersion": "v1", "spec": spec})
+        kubectl("run", name, f"--namespace={self.runs}", f"--image={TASK_IMAGE}", f"--overrides={overrides}")
+        done = "--for=jsonpath={.status.phase}=Succeeded"
+        kubectl("wait", f"pod/{name}", f"--namespace={self.runs}", done, "--timeout=60s")
+        return kubectl("logs", name, f"--namespace={self.runs}")
+
+
+@pytest.fixture(scope="module", params=["Pod", "Job"])
+def nextflow(request: pytest.FixtureRequest) -> Iterator[WithNextflow]:
+    """The chart, installed with Nextflow."""
+    if "TEST_CLUSTER" not in os.environ:
+        pytest.skip("make test-cluster runs it on a cluster")
+    release = WithNextflow(secrets.token_hex(3))
+    release.resource = request.param
+    try:
+        release.install()
+        yield release
+    finally:
+        release.uninstall()
+
+
+@pytest.fixture
+async def person(nextflow: WithNextflow) -> AsyncIterator[Caller]:
+    """A caller of it."""
+    async with nextflow.caller() as made:
+        yield made
+
+
+async def start(person: Caller, **parameters: Any) -> str:
+    """Start the example; its run's id."""
+    request = {
+        "pipeline": "examples/simple-pipeline",
+        "profile": "kubernetes",
+        "parameters": {"container": TASK_IMAGE, "greetings": GREETINGS, **parameters},
+    }
+    answer = await person.http.post("/run", json=request)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["run_id"])
+
+
+async def curled(release: Release, run_id: str) -> str:
+    """What `curl -N` prints of a run, from its start to its end."""
+    url = f"http://{INGRESS}{API}/stream?run_id={run_id}&timestamps=true"
+    headers = [part for name, value in release.headers.items() for part in ("-H", f"{name}: {value}")]
+    command = ["curl", "-sS", "-N", "--noproxy", "*", *headers, url]
+    done = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await done.communicate()
+    assert done.returncode == 0
+    return out.decode()
+
+
+async def tasks(nextflow: WithNextflow, run_id: str) -> list[Object]:
+    """The pods of a run's tasks, once there is one that runs."""
+
+    async def ask() -> list[Object] | None:
+        found = await asyncio.to_thread(nextflow.tasks_of, run_id)
+        return found if any(pod["status"].get("phase") == "Running" for pod in found) else None
+
+    return await eventually(ask, "a task's pod")
+
+
+async def test_the_example_runs_with_task_pods(nextflow: WithNextflow, person: Caller) -> None:
+    """Followed live by SSE, NDJSON, WebSocket and curl under the same ids; its output is on the volume."""
+    run_id = await start(person, delay_seconds=1, outdir="/workspace/results")
+    following = asyncio.gather(
+        person.sse(run_id), person.ndjson(run_id), person.websocket(run_id), curled(nextflow, run_id)
+    )
+    pod, *_ = await tasks(nextflow, run_id)
+    assert pod["spec"]["serviceAccountName"] == f"{nextflow.name}-task"
+    assert [volume for volume in pod["spec"]["volumes"] if "projected" in volume] == []  # no token
+    *told, text = await following
+    expected = log(told[0])
+    assert [log(events) for events in told] == [expected] * 3
+    assert [tuple(line.split(" ", 1)) for line in text.splitlines() if not line.startswith("#")] == expected
+    lines = [line for _, line in expected]
+    assert sum("Submitted process" in line for line in lines) == TASKS
+    assert lines[-len(REPORT.splitlines()) :] == REPORT.splitlines()
+    final = told[0][-1]
+    assert (final["type"], final["data"]["status"], final["data"]["exit_code"]) == ("complete", "succeeded", 0)
+    assert await asyncio.to_thread(nextflow.on_the_volume, "cat", "/workspace/results/report.txt") == REPORT
+    assert nextflow.tasks_of(run_id) == []
+
+
+async def test_a_pipeline_on_the_volume(nextflow: WithNextflow, person: Caller) -> None:
+    """Put there by somebody, named by its path."""
+    directory = "/workspace/pipelines/hello"
+    script = f"mkdir -p {directory} && printf %s '{HELLO}' > {directory}/main.nf"
+    await asyncio.to_thread(nextflow.on_the_volume, "sh", "-c", script)
+    request = {"pipeline": directory, "parameters": {"container": TASK_IMAGE}}
+    answer = await person.http.post("/run", json=request)
+    assert answer.status_code == 201, answer.text
+    run_id = answer.json()["run_id"]
+    assert "hello from the volume" in await person.text(run_id)
+    assert (await person.ended(run_id))["status"] == "succeeded"
+
+
+async def test_a_cancel_with_tasks_running_leaves_nothing(nextflow: WithNextflow, person: Caller) -> None:
+    """When the answer is `cancelled`, neither head nor task has a pod, nor a task a Job."""
+    run_id = await start(person, delay_seconds=3600)
+    await tasks(nextflow, run_id)
+    answer = await person.cancel()
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+    assert nextflow.pods_of(run_id) == []
+    assert nextflow.tasks_of(run_id, "jobs") == []
+    assert (await person.json("/status", run_id=run_id))["status"] == "cancelled"

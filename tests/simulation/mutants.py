@@ -1,0 +1,148 @@
+"""The code broken on purpose: what the histories have to find out, and where each was last found.
+
+A mutant is some functions with some of their text replaced, or a script of Redis'.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from common import cancel, claim, jobs, look, settle
+from common.kube import objects, reading
+from common.kube.runner import KubernetesRunner
+
+_VERSION = '"resourceVersion": version, '
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What is left out.
+
+    Attributes:
+        found: a seed whose history shows it; after a change to the histories it is searched for anew.
+    """
+
+    found: int
+    code: dict[Callable[..., object], dict[str, str]] = field(default_factory=dict)
+    scripts: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+MUTANTS = {
+    # The protocol's parts, one by one.
+    "no fence": Mutant(1, {claim._Admission._take: {"await self._runner.write_lease(free, own.holder)": "pass"}}),
+    "a Job is created launched": Mutant(2, {objects.job: {'"parallelism": 0': '"parallelism": 1'}}),
+    "a sealed Job is launched": Mutant(
+        7,
+        {
+            claim._Admission._launched: {"if current.inert": "if not current.launched"},
+            settle.settle: {"if not job.ended:": "if not job.condition:"},
+            KubernetesRunner.launch: {"if not read.inert:": "if read.launched:"},
+        },
+    ),
+    "an inert Job is cancelled without a seal": Mutant(
+        7,
+        {
+            cancel._Attempt.round: {
+                "await (runner.seal if job.inert else runner.stop)(job, self._mark)": "__import__('dataclasses')."
+                "replace(job, mark=self._mark) if job.inert else await runner.stop(job, self._mark)"
+            }
+        },
+    ),
+    "a UID is not looked at": Mutant(
+        3881,
+        {
+            look.sight: {"and job.uid == lease.holder.uid ": ""},
+            claim._Admission._launched: {
+                "or current.uid != job.uid": "",
+                "job.holder == self._own.holder": "job.run_id == self._own.run_id",
+            },
+            claim._Admission._round: {
+                "seen.lease.holder == self._own.holder": "(holder := seen.lease.holder) and "
+                "holder.run_id == self._own.run_id"
+            },
+            claim._Admission._still_there: {"or job.holder != self._own.holder": ""},
+        },
+    ),
+    "the slot is given away after a time": Mutant(
+        1,
+        {
+            settle.settle: {
+                "if not job.ended:": "if not job.ended and "
+                "datetime.now(UTC) < job.record.created_at + timedelta(seconds=2):"
+            }
+        },
+    ),
+    "the Lease is emptied while pods are left": Mutant(19, {settle.settle: {"if left:": "if False:"}}),
+    "a Job that is about to fail has ended": Mutant(
+        2,
+        {
+            reading._condition: {'("Complete", "Failed")': '("Complete", "Failed", "FailureTarget")'},
+            jobs.end_state: {'job.condition == "Failed"': 'job.condition != "Complete"'},
+        },
+    ),
+    # A condition on each write.
+    "the Lease is taken at whatever version it has": Mutant(
+        87, {claim._Admission._take: {"write_lease(free,": "write_lease(await self._runner.lease(),"}}
+    ),
+    "the Lease is emptied at whatever version it has": Mutant(
+        190, {settle.settle: {"write_lease(seen.lease,": "write_lease(await platform.runner.lease(),"}}
+    ),
+    "a launch is not conditional": Mutant(52, {objects.launch: {_VERSION: ""}}),
+    "a seal is not conditional": Mutant(194, {objects.seal: {_VERSION: ""}}),
+    "a stop is not conditional": Mutant(17, {objects.stop: {_VERSION: ""}}),
+    "a delete is not conditional": Mutant(16, {KubernetesRunner.delete: {'{"preconditions": conditions, ': "{"}}),
+    # Order, and who may do what.
+    "the Lease is emptied while the run goes on": Mutant(1, {settle.settle: {"if not job.ended:": "if False:"}}),
+    "a refused caller deletes its Job, launched or not": Mutant(
+        59,
+        {
+            claim._Admission._withdraw: {"if not current.inert:": "if False:"},
+            KubernetesRunner.delete: {"if not read.inert and not read.ended:": "if False:"},
+        },
+    ),
+    "a refused caller does not look after its Job": Mutant(
+        58, {claim._Admission._withdraw: {"if self._own is None or not self._sent:": "if True:"}}
+    ),
+    "nobody compares the requests of one key": Mutant(
+        15, {claim._same_request: {"fingerprint != record.fingerprint": "False"}}
+    ),
+    "what does not tell enough is believed when Redis goes away": Mutant(
+        1653,
+        {
+            claim._claim: {
+                "told = await platform.lock.ask(record.run_id)": "told = verdict = "
+                "await platform.lock.ask(record.run_id)"
+            }
+        },
+    ),
+    "cancelled is told while pods are left": Mutant(
+        19, {jobs.state: {"job.mark is not None and job.remains": "False"}, settle.settle: {"if left:": "if False:"}}
+    ),
+    "a cancel that was done is refused": Mutant(2, {cancel.cancel: {"not attempt.sent and ": ""}}),
+    "the end is read before the Lease": Mutant(
+        871,
+        {
+            look.sight: {
+                "lease = await runner.lease()": "lease = await runner.lease(); holder = lease.holder",
+                "return Sight(lease, job if": "lease = await runner.lease(); "
+                "return Sight(lease, job if holder == lease.holder and",
+            }
+        },
+    ),
+    "inert Jobs are never deleted": Mutant(14, {settle.tidy: {", *forgotten": ""}}),
+    "a Job's pods outlive it": Mutant(1, {KubernetesRunner.delete: {', "propagationPolicy": "Background"': ""}}),
+    "tasks are not swept": Mutant(1, {KubernetesRunner.sweep: {"or not job.remains": "or True"}}),
+    "tasks do not tell whose they are": Mutant(1, {objects._kubernetes: {"label: {json.dumps(RUN_ID)}": "label: 'x'"}}),
+    "a reader empties the Lease": Mutant(
+        2,
+        {
+            look._seen_active: {
+                "return _if": "await platform.runner.write_lease(await platform.runner.lease(), None); return _if"
+            }
+        },
+    ),
+    # Redis. That a record never goes back, that the slot has no expiry, and that a look from before a change (or a
+    # flush) is not written over it, is shown in test_store and test_lock: readers look at the cluster again before
+    # any of it is told.
+    "a stale slot is trusted": Mutant(1, scripts={"ask": {"now - seen < fresh": "fresh > 0"}}),
+    "the turn to look never ends": Mutant(0, scripts={"ask": {"look > now and look <= now + ARGV[3]": "look > 0"}}),
+}

@@ -1,0 +1,355 @@
+"""What the chart makes of its values, by helm itself; skipped where there is none."""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped] # comes without types
+
+from common.callers import Caller, Callers
+from common.settings import Settings
+from common.web.health import PATHS
+from functions.server import FUNCTIONS, application
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "chart"
+Object = dict[str, Any]
+
+pytestmark = pytest.mark.skipif(shutil.which("helm") is None, reason="needs helm on PATH")
+
+# Settings that are no operator's in a cluster: the chart or the image decides them, or a Secret holds them.
+DECIDED = {
+    *("auth", "controller_image", "head_image", "head_pod", "head_service_account", "release", "release_namespace"),
+    *("run_namespace", "runner", "task_resource", "task_service_account", "tokens_file", "work_claim", "work_path"),
+    *("host", "kube_context", "nextflow", "pipelines_dir", "port", "state_dir"),
+    *("redis_ca_file", "redis_cert_file", "redis_key_file", "redis_password", "redis_sentinel_master"),
+    *("redis_sentinel_password", "redis_sentinel_username", "redis_sentinels", "redis_url", "redis_username"),
+}
+
+
+def helm(*arguments: str, values: Object | None = None) -> "subprocess.CompletedProcess[str]":
+    """A call of helm with these values."""
+    command = ["helm", *arguments, "--values", "-"]
+    return subprocess.run(command, input=json.dumps(values or {}), capture_output=True, text=True, check=False)
+
+
+def render(values: Object | None = None) -> dict[str, Object]:
+    """All objects of a release `r` in the namespace `system`, by kind and name."""
+    done = helm("template", "r", str(CHART), "--namespace", "system", "--kube-version", "1.30", values=values)
+    assert done.returncode == 0, done.stderr
+    objects = [found for found in yaml.safe_load_all(done.stdout) if found]
+    named = {
+        f"{one['kind']} {one['metadata'].get('namespace', 'system')}/{one['metadata']['name']}": one for one in objects
+    }
+    assert len(named) == len(objects)
+    return named
+
+
+def pods(objects: dict[str, Object]) -> Iterator[Object]:
+    """The specs of all pods."""
+    for one in objects.values():
+        if one["kind"] == "Pod":
+            yield one["spec"]
+        elif one["kind"] in ("Deployment", "StatefulSet"):
+            yield one["spec"]["template"]["spec"]
+
+
+def environ(objects: dict[str, Object]) -> dict[str, str]:
+    """What a function sees of the release's settings."""
+    found: dict[str, str] = objects["ConfigMap system/r-nextflow-controller"]["data"]
+    return found
+
+
+def refusal(values: Object) -> str:
+    """What helm says of values that are refused."""
+    done = helm("template", "r", str(CHART), "--kube-version", "1.30", values=values)
+    assert done.returncode != 0
+    return done.stderr
+
+
+def test_the_chart_is_well_formed() -> None:
+    """By helm's own judgement, warnings included; and of the project's version."""
+    done = helm("lint", "--strict", str(CHART), "--kube-version", "1.30")
+    assert done.returncode == 0, done.stdout
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+
+
+def test_every_function_gets_the_same_objects() -> None:
+    """One Deployment, Service, account and pair of Roles each, and nothing else but what is common to all."""
+    objects = render()
+    name = "r-nextflow-controller"
+    mine = {f"{kind} system/{name}-{one}" for one in FUNCTIONS for kind in ("Deployment", "Service", "ServiceAccount")}
+    roles = {f"{kind} system/{name}-{one}" for one in FUNCTIONS for kind in ("Role", "RoleBinding")}
+    roles |= {
+        f"{kind} system-runs/{name}-{one}" for one in FUNCTIONS if one != "docs" for kind in ("Role", "RoleBinding")
+    }
+    assert set(objects) - mine - roles == {
+        f"ConfigMap system/{name}",
+        f"ConfigMap system/{name}-redis",
+        f"Ingress system/{name}",
+        "Namespace system/system-runs",
+        f"PersistentVolumeClaim system-runs/{name}-work",
+        f"Pod system/{name}-test",
+        f"Role system-runs/{name}-head",
+        f"RoleBinding system-runs/{name}-head",
+        f"Secret system/{name}-redis",
+        f"Secret system/{name}-tokens",
+        f"Service system/{name}-redis",
+        f"ServiceAccount system-runs/{name}-head",
+        f"ServiceAccount system-runs/{name}-task",
+        f"StatefulSet system/{name}-redis",
+    }
+    assert mine | roles < set(objects)
+
+
+def test_every_pod_is_restricted() -> None:
+    """Pod Security `restricted`, a read-only root, limits, no variable that a Service makes."""
+    for spec in pods(render()):
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["enableServiceLinks"] is False
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["limits"]["memory"]
+
+
+def test_a_deployment_whole() -> None:
+    """What a function's Deployment says, but for its labels."""
+    found = render({"functions": {"status": {"replicas": 3}}})["Deployment system/r-nextflow-controller-status"]["spec"]
+    selector = {
+        "app.kubernetes.io/name": "nextflow-controller",
+        "app.kubernetes.io/instance": "r",
+        "app.kubernetes.io/component": "status",
+    }
+    template = found.pop("template")
+    assert found == {
+        "replicas": 3,
+        "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "selector": {"matchLabels": selector},
+    }
+    assert selector.items() <= template["metadata"]["labels"].items()
+    (container,) = template["spec"].pop("containers")
+    assert template["spec"] == {
+        "serviceAccountName": "r-nextflow-controller-status",
+        "automountServiceAccountToken": True,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 40,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "volumes": [
+            {
+                "name": "tokens",
+                "secret": {
+                    "secretName": "r-nextflow-controller-tokens",
+                    "items": [{"key": "tokens", "path": "tokens"}],
+                },
+            }
+        ],
+    }
+    password = {"secretKeyRef": {"name": "r-nextflow-controller-redis", "key": "password"}}
+    assert container == {
+        "name": "status",
+        "image": "nextflow-controller:0.1.0",
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["status"],
+        "ports": [{"name": "http", "containerPort": 8080}],
+        "env": [{"name": "PORT", "value": "8080"}, {"name": "REDIS_PASSWORD", "valueFrom": password}],
+        "envFrom": [{"configMapRef": {"name": "r-nextflow-controller"}}],
+        "startupProbe": {
+            "httpGet": {"path": "/healthz", "port": "http"},
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+            "failureThreshold": 60,
+        },
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 10, "timeoutSeconds": 5},
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 8},
+        "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
+        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "tokens", "mountPath": "/etc/nextflow-controller", "readOnly": True}],
+    }
+
+
+def test_the_settings_can_be_read() -> None:
+    """By the functions' own code, and they mean what the values say."""
+    values = {
+        "settings": {"RATE_LIMITS": "off", "ALLOWED_HOSTS": "*.lan", "NEXTFLOW_CONFIG": "a = 1\nb = '2'"},
+        "ingress": {"host": "runs.example.org"},
+        "imagePullSecrets": [{"name": "pull"}],
+        "runs": {"namespace": "elsewhere", "headPod": {"nodeSelector": {"disk": "fast"}}, "taskResource": "Job"},
+        "work": {"existingClaim": "shared", "path": "/data"},
+    }
+    read = Settings.read(environ(render(values)))
+    assert read.model_dump(exclude_defaults=True, exclude={"allowed_hosts"}, mode="json") == {
+        "redis_url": "redis://r-nextflow-controller-redis:6379/0",
+        "shutdown_grace_seconds": 30,
+        "tokens_file": "/etc/nextflow-controller/tokens",
+        "rate_limits": ["off"],
+        "redis_username": "functions",
+        "nextflow_config": "a = 1\nb = '2'",
+        "runner": "kubernetes",
+        "release": "r-nextflow-controller",
+        "release_namespace": "system",
+        "run_namespace": "elsewhere",
+        "task_resource": "Job",
+        "controller_image": "nextflow-controller:0.1.0",
+        "head_service_account": "r-nextflow-controller-head",
+        "task_service_account": "r-nextflow-controller-task",
+        "work_claim": "shared",
+        "work_path": "/data",
+        "head_pod": {"imagePullSecrets": [{"name": "pull"}], "nodeSelector": {"disk": "fast"}},
+    }
+    services = [f"r-nextflow-controller-{function}" for function in sorted(FUNCTIONS)]
+    inside = ["*.system", "*.system.svc", "*.system.svc.cluster.local"]
+    local = ["localhost", "127.0.0.1", "[::1]"]
+    assert list(read.allowed_hosts) == ["runs.example.org", *local, *services, *inside, "*.lan"]
+
+
+def test_any_operators_setting_may_be_set() -> None:
+    """The schema knows all settings but those that the chart decides or a Secret holds."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    offered = set(schema["properties"]["settings"]["properties"])
+    assert offered == {name.upper() for name in Settings.model_fields if name not in DECIDED}
+
+
+def test_the_ingress_leads_to_every_endpoint_and_no_health_path() -> None:
+    """By the longest prefix, as every Ingress does it; what is for operators stays inside."""
+    rules = render()["Ingress system/r-nextflow-controller"]["spec"]["rules"][0]["http"]["paths"]
+    prefixes = {
+        rule["path"]: rule["backend"]["service"]["name"].removeprefix("r-nextflow-controller-") for rule in rules
+    }
+
+    def led(path: str) -> str | None:
+        fitting = [prefix for prefix in prefixes if path == prefix or path.startswith(prefix + "/")]
+        return prefixes[max(fitting, key=len)] if fitting else None
+
+    endpoints = application().endpoints
+    assert {one.path: led(one.path) for one in endpoints} == {one.path: one.function for one in endpoints}
+    assert {led(path) for path in PATHS} == {None}
+
+
+def test_the_token_is_the_first_callers(tmp_path: Path) -> None:
+    """By the functions' own code: the file's one line names the caller whose token it is."""
+    secret = render()["Secret system/r-nextflow-controller-tokens"]["stringData"]
+    (tmp_path / "tokens").write_text(secret["tokens"])
+    assert Callers(tmp_path / "tokens").of_token(secret["token"]) == Caller("admin", "run")
+    assert re.fullmatch(r"nfc_[A-Za-z0-9]{43}", secret["token"])
+    assert render()["Secret system/r-nextflow-controller-tokens"]["stringData"]["token"] != secret["token"]
+
+
+def test_redis_users_rights_are_those_of_the_readme() -> None:
+    """All that is used, and no more; nobody else may come in."""
+    (documented,) = re.findall(r"^ACL SETUSER nfc on >PASSWORD (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    secret = render({"settings": {"REDIS_PREFIX": "other"}})["Secret system/r-nextflow-controller-redis"]["stringData"]
+    default, user = secret["users.acl"].splitlines()
+    assert default == "user default off"
+    digest = hashlib.sha256(secret["password"].encode()).hexdigest()
+    rights = documented.replace("+select ", "").replace("~nfc:", "~other:")
+    assert user == f"user functions on #{digest} {rights}"
+
+
+def test_an_external_redis_is_a_secret_of_settings() -> None:
+    """Nothing of the chart's own Redis is left, and a function sees the Secret's keys as its variables."""
+    objects = render({"redis": {"enabled": False, "externalSecret": "redis"}})
+    assert not [key for key in objects if key.endswith("-redis")]
+    assert not {"REDIS_URL", "REDIS_USERNAME"} & set(environ(objects))
+    (container,) = objects["Deployment system/r-nextflow-controller-run"]["spec"]["template"]["spec"]["containers"]
+    assert container["envFrom"] == [
+        {"configMapRef": {"name": "r-nextflow-controller"}},
+        {"secretRef": {"name": "redis"}},
+    ]
+    assert container["env"] == [{"name": "PORT", "value": "8080"}]
+
+
+def test_what_exists_already_is_not_made() -> None:
+    """Secrets, the runs' namespace and the work volume of somebody else's making."""
+    values = {
+        "auth": {"existingSecret": "callers"},
+        "redis": {"existingSecret": "users", "persistence": {"enabled": False}},
+        "runs": {"namespace": "there", "create": False},
+        "work": {"existingClaim": "shared"},
+    }
+    objects = render(values)
+    assert not [key for key in objects if key.split()[0] in ("Secret", "Namespace", "PersistentVolumeClaim")]
+    spec = objects["Deployment system/r-nextflow-controller-run"]["spec"]["template"]["spec"]
+    assert spec["volumes"][0]["secret"]["secretName"] == "callers"
+    assert spec["containers"][0]["env"][1]["valueFrom"]["secretKeyRef"]["name"] == "users"
+    redis = objects["StatefulSet system/r-nextflow-controller-redis"]["spec"]
+    assert "volumeClaimTemplates" not in redis
+    assert redis["template"]["spec"]["volumes"][1]["secret"]["secretName"] == "users"
+
+
+def test_nobody_shows_a_token_where_none_is_asked_for() -> None:
+    """No Secret, no file, no variable of the test."""
+    objects = render({"auth": {"mode": "off"}})
+    assert "Secret system/r-nextflow-controller-tokens" not in objects
+    assert Settings.read(environ(objects)).auth == "off"
+    spec = objects["Deployment system/r-nextflow-controller-run"]["spec"]["template"]["spec"]
+    assert "volumes" not in spec
+    assert "env" not in objects["Pod system/r-nextflow-controller-test"]["spec"]["containers"][0]
+
+
+def test_heads_may_make_jobs_where_tasks_are_jobs() -> None:
+    """And only there."""
+    key = "Role system-runs/r-nextflow-controller-head"
+    pods_only = [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "delete", "list"]},
+        {"apiGroups": [""], "resources": ["pods/log", "pods/status"], "verbs": ["get"]},
+    ]
+    assert render()[key]["rules"] == pods_only
+    assert render({"runs": {"taskResource": "Job"}})[key]["rules"] == [
+        *pods_only,
+        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "delete"]},
+        {"apiGroups": ["batch"], "resources": ["jobs/status"], "verbs": ["get"]},
+    ]
+
+
+def test_a_pod_that_ends_has_the_time_its_function_takes() -> None:
+    """What it goes on taking requests for, what its answers may take, and a little more."""
+    objects = render({"stopDelaySeconds": 7, "settings": {"SHUTDOWN_GRACE_SECONDS": "12.5"}})
+    spec = objects["Deployment system/r-nextflow-controller-run"]["spec"]["template"]["spec"]
+    assert spec["terminationGracePeriodSeconds"] == 7 + 13 + 5
+
+
+def test_settings_that_change_start_pods_anew() -> None:
+    """And nothing else does, the Secrets that every rendering makes anew included."""
+
+    def annotation(values: Object) -> str:
+        template = render(values)["Deployment system/r-nextflow-controller-run"]["spec"]["template"]
+        return str(template["metadata"]["annotations"]["checksum/settings"])
+
+    assert annotation({}) == annotation({"functions": {"run": {"replicas": 9}}})
+    assert annotation({}) != annotation({"settings": {"LOG_LEVEL": "DEBUG"}})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"replicas": 1}, "additional properties 'replicas' not allowed"),
+        ({"functions": {"walk": {}}}, "additional properties 'walk' not allowed"),
+        ({"functions": {"run": {"replica": 1}}}, "additional properties 'replica' not allowed"),
+        ({"settings": {"RATE_LIMIT": "off"}}, "additional properties 'RATE_LIMIT' not allowed"),
+        ({"settings": {"HISTORY_MAX_RUNS": 5}}, "at '/settings/HISTORY_MAX_RUNS': got number, want string"),
+        ({"auth": {"mode": "none"}}, "at '/auth/mode': value must be one of 'tokens', 'off'"),
+        ({"redis": {"enabled": False}}, "at '/redis/externalSecret': minLength: got 0, want 1"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(values: Object, said: str) -> None:
+    """With words that name them, before anything is made."""
+    assert said in refusal(values)
