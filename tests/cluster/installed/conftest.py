@@ -1,4 +1,4 @@
-"""One installation of the chart for all tests of it (their `xdist_group`), with nothing active when a test begins."""
+"""One installation of the chart for all tests of it, with nothing active when a test begins."""
 
 import os
 import secrets

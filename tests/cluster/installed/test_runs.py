@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.release import HELD, IMAGES, Caller, Release, kubectl, log
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("release")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 CALLERS = 100
 FOREVER = "trap exit TERM; sleep 3600 & wait"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.release import FUNCTIONS, HELD, HELD_LOG, Caller, Release, log
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("release")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 async def in_mid_run(caller: Caller) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.release import API, INGRESS, Caller, Object, Release, eventually, kubectl, log
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("nextflow")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 IMAGE = os.environ.get("TEST_NEXTFLOW_IMAGE", "nextflow/nextflow:24.10.0")
 # With bash, awk and ps; by default the tasks' image is what the example names.

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster.release import Release, command
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("release")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 Rights = dict[str, set[str]]  # verbs by resource
 

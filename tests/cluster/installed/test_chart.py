@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.release import INGRESS, Caller, Release, command
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("release")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 async def test_an_installation_answers(release: Release, caller: Caller) -> None:
