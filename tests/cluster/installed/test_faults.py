@@ -1,10 +1,13 @@
 """What no failure of a part changes: one run at most, its right end, true answers, and the whole log."""
 
 import asyncio
+import json
+from typing import Any
 
+import httpx
 import pytest
 
-from tests.cluster.release import FUNCTIONS, HELD, HELD_LOG, Caller, Release, log
+from tests.cluster.release import FUNCTIONS, HELD, HELD_LOG, Caller, Release, command, eventually, kubectl, log
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -69,6 +72,30 @@ async def test_each_function_killed(release: Release, caller: Caller) -> None:
         await asyncio.to_thread(release.kill, function)
         await assert_goes_on(caller, run_id)
     await assert_ends_well(release, caller, run_id, before)
+
+
+async def test_rights_taken_away(release: Release, caller: Caller) -> None:
+    """What a function may not look at it does not know: it says so, in the API server's words, until it may again."""
+    run_id = await in_mid_run(caller)
+    where = ("rolebinding", f"{release.name}-status")
+    binding: dict[str, Any] = release.get(*where, namespace=release.runs)
+    kubectl("delete", "--namespace", release.runs, *where)
+    try:
+
+        async def refused() -> httpx.Response | None:
+            answer = await caller.http.get("/status")
+            return answer if answer.status_code == 503 else None
+
+        told = await eventually(refused, "a status that may not look")
+        assert told.json()["dependency"] == "runner"
+        assert "403" in told.json()["detail"]
+        assert "forbidden" in told.json()["detail"]
+        assert int(told.headers["retry-after"]) >= 1
+        assert (await caller.json("/active"))["run"]["run_id"] == run_id
+    finally:
+        binding["metadata"] = {key: binding["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+        command("kubectl", "create", "--filename", "-", stdin=json.dumps(binding))
+    assert (await caller.truth("/status"))["run_id"] == run_id
 
 
 async def test_a_follower_of_a_killed_stream_comes_back(release: Release, caller: Caller) -> None:
