@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from common import look
-from common.errors import Conflict, NothingActive, OutcomeUnknown, Unavailable
+from common.errors import Conflict, NothingActive, OutcomeUnknown, RunNotFound, Unavailable
 from common.jobs import Job, info
 from common.models import CancelMark, RunInfo
 from common.phases import State
@@ -107,12 +107,22 @@ class _Attempt:
             raise NothingActive("No run is active, so there is nothing to cancel.")
         job = await self._platform.runner.job(run_id)
         if job is None:
-            return _told(await look.run(self._platform, run_id))
+            return _told(await self._retained(run_id))
         if job.inert:
             raise NothingActive(f"Run {run_id} has not been started, so there is nothing to cancel.")
         if not job.ended:
             raise Conflict(f"run {run_id} has come to the slot since it was looked at")
         return _told(info(job))
+
+    async def _retained(self, run_id: str) -> RunInfo:
+        """What is known of a run whose Job is gone: at least what this cancel saw of it, and has perhaps done to it."""
+        try:
+            return await look.run(self._platform, run_id)
+        except RunNotFound:
+            if self._target is None:
+                raise
+            seen = info(self._target)
+            return seen if seen.status.terminal else seen.model_copy(update={"status": State.UNKNOWN})
 
 
 def _told(run: RunInfo) -> Cancelled:

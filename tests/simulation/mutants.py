@@ -118,6 +118,9 @@ MUTANTS = {
         19, {jobs.state: {"job.mark is not None and job.remains": "False"}, settle.settle: {"if left:": "if False:"}}
     ),
     "a cancel that was done is refused": Mutant(2, {cancel.cancel: {"not attempt.sent and ": ""}}),
+    "a cancel forgets a run that is not retained": Mutant(
+        22927, {cancel._Attempt._retained: {"if self._target is None:": "if True:"}}
+    ),
     "the end is read before the Lease": Mutant(
         871,
         {
