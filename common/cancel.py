@@ -117,12 +117,12 @@ class _Attempt:
     async def _retained(self, run_id: str) -> RunInfo:
         """What is known of a run whose Job is gone: at least what this cancel saw of it, and has perhaps done to it."""
         try:
-            return await look.run(self._platform, run_id)
+            known = await look.run(self._platform, run_id)
         except RunNotFound:
             if self._target is None:
                 raise
-            seen = info(self._target)
-            return seen if seen.status.terminal else seen.model_copy(update={"status": State.UNKNOWN})
+            known = info(self._target)
+        return known if known.status.terminal else known.model_copy(update={"status": State.UNKNOWN})
 
 
 def _told(run: RunInfo) -> Cancelled:

@@ -36,7 +36,7 @@ class Job:
     Attributes:
         version: what a conditional write to this Job must name.
         condition: the runner's last word on the head; None until it is gone.
-        started_at, finished_at: of the head, by the clock of where it runs.
+        started_at, finished_at: of the head, by the clock of where it runs; on Kubernetes it starts with its launch.
         exit_code: of the head; None where nobody saw it.
         message: what the runner knows about a state that needs words.
         awaited_since: when a head was asked for that has not come; None where none is awaited.

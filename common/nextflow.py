@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.models import RunRecord
+from common.models import RunRecord, RunRequest
 from common.progress import TRACE_FIELDS
 
 _PASSED = re.compile(
@@ -59,17 +59,21 @@ class History:
         return cls(frozenset(row[2] for row in rows), frozenset(row[5] for row in rows))
 
 
-def command(nextflow: Path, record: RunRecord, place: Place, history: History) -> list[str]:
-    """The argument vector that runs what the record asks for."""
+def command(nextflow: Path, record: RunRecord, place: Place, history: History | None) -> list[str]:
+    """The argument vector that runs what the record asks for.
+
+    Args:
+        history: None where it is not to be seen: nothing is resumed then, and the name is one that none can have had.
+    """
     request = record.request
     arguments = [str(nextflow), "-log", str(place.log), "run", place.pipeline]
-    arguments += ["-name", _name(record.run_id, history), "-ansi-log", "false"]
+    arguments += ["-name", _name(record, history), "-ansi-log", "false"]
     arguments += ["-params-file", str(place.params), "-w", str(place.work), "-with-trace", str(place.trace)]
     if request.revision is not None:
         arguments += ["-r", request.revision]
     if request.profile is not None:
         arguments += ["-profile", request.profile]
-    if resumes(record, history):
+    if history is not None and resumes(record, history):
         arguments += ["-resume", record.session_id]
     return [*arguments, "-c", str(place.config)]
 
@@ -93,13 +97,13 @@ def environment(environ: Mapping[str, str], record: RunRecord, history: History)
     return passed if resumes(record, history) else passed | {_SESSION: record.session_id}
 
 
-def params_file(record: RunRecord) -> str:
-    """The run's parameters as JSON.
+def params_file(request: RunRequest) -> str:
+    """The run's parameters as JSON, as short as can be.
 
     Nextflow puts its own values in place of `${name}` in this file's text; spelled as escapes the
     dollars arrive as what they are.
     """
-    return json.dumps(record.request.parameters, indent=2).replace("$", "\\u0024")
+    return json.dumps(request.parameters, separators=(",", ":")).replace("$", "\\u0024")
 
 
 def config(installation: str) -> str:
@@ -116,7 +120,10 @@ trace {{
 """
 
 
-def _name(run_id: str, history: History) -> str:
+def _name(record: RunRecord, history: History | None) -> str:
     """Nextflow's name for the run: its id, unless an earlier run with the same Idempotency-Key had it."""
+    run_id = record.run_id
+    if history is None:
+        return f"{run_id}-{record.session_id[:8]}"
     names = itertools.chain([run_id], (f"{run_id}-{number}" for number in itertools.count(2)))
     return next(name for name in names if name not in history.names)

@@ -5,6 +5,9 @@
 {{- end }}
 
 {{- define "runs" -}}
+{{- if eq .Values.runs.namespace .Release.Namespace }}
+{{- fail "runs.namespace is the release's own: runs may do what they like in theirs, so it has to be another" }}
+{{- end -}}
 {{- .Values.runs.namespace | default (printf "%s-runs" .Release.Namespace) -}}
 {{- end }}
 
@@ -18,6 +21,11 @@
 
 {{- define "redisSecret" -}}
 {{- .Values.redis.existingSecret | default (printf "%s-redis" (include "fullname" .)) -}}
+{{- end }}
+
+{{/* All that the functions do in Redis. */}}
+{{- define "redisRights" -}}
+resetkeys resetchannels ~{{ get .Values.settings "REDIS_PREFIX" | default "nfc" }}:* -@all +ping +evalsha +script|load +time +get +getdel +set +del +exists +expire +incrby +hget +hmget +hset +zadd +zcard +zrange +zrangebylex +zrem +zrevrangebylex +xadd +xinfo|stream +xrange +xread +xrevrange
 {{- end }}
 
 {{- define "workClaim" -}}

@@ -8,13 +8,15 @@ or cleaned up after it.
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common import nextflow
+from common.errors import Invalid
 from common.jobs import Holder
 from common.kube.transport import Object
-from common.models import CancelMark, RunRecord
+from common.models import CancelMark, RunRecord, RunRequest
 from common.settings import Settings
 
 DOMAIN = "nextflow-controller"
@@ -32,13 +34,14 @@ _PARAMS, _CONFIG = f"{DOMAIN}/params", f"{DOMAIN}/config"
 _FILES = PurePosixPath("/etc/nextflow-controller")
 _HOME = "/home/nextflow"
 _USER = 1000
+_ANNOTATIONS_BYTES = 240 * 1024  # of the 256 KiB that an object's annotations may have
 _RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
 def lease(name: str, holder: Holder | None, version: str) -> Object:
     """The fence; its version is empty where it is yet to be made."""
     spec = {"holderIdentity": f"{holder.run_id}/{holder.uid}"} if holder else {}
-    metadata: Object = {"name": name, "labels": labels("fence")}
+    metadata: Object = {"name": name, "labels": labels(name, "fence")}
     if version:
         metadata["resourceVersion"] = version
     return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
@@ -51,7 +54,7 @@ def job(record: RunRecord, settings: Settings, pipeline: str, bundle: str | None
         pipeline: what Nextflow is told to run.
         bundle: the directory of the controller's image that it is in; None: it is from elsewhere.
     """
-    own = {**labels(HEAD), RUN_ID: record.run_id, ROLE: HEAD}
+    own = {**labels(settings.release, HEAD), RUN_ID: record.run_id, ROLE: HEAD}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -79,6 +82,18 @@ def job(record: RunRecord, settings: Settings, pipeline: str, bundle: str | None
     }
 
 
+def check_size(request: RunRequest, settings: Settings) -> None:
+    """Return unless a run's record, or its files, are longer than the annotations of the Job, or of its pod, may be.
+
+    Raises:
+        Invalid: they are.
+    """
+    files = nextflow.params_file(request) + settings.nextflow_config
+    size = max(len(text.encode()) for text in (files, request.model_dump_json()))
+    if size > _ANNOTATIONS_BYTES:
+        raise Invalid("/parameters", f"they take {size} bytes as a file; at most {_ANNOTATIONS_BYTES} are possible")
+
+
 def launch(version: str, at: datetime) -> Object:
     """The patch that lets a Job have its pod."""
     metadata = {"resourceVersion": version, "annotations": {LAUNCHED_AT: at.isoformat()}}
@@ -99,10 +114,11 @@ def stop(version: str, mark: CancelMark) -> Object:
     }
 
 
-def labels(component: str) -> dict[str, str]:
-    """The recommended labels of everything that belongs to the controller."""
+def labels(release: str, component: str) -> dict[str, str]:
+    """The recommended labels of everything that belongs to a release of the controller."""
     return {
         "app.kubernetes.io/name": DOMAIN,
+        "app.kubernetes.io/instance": release,
         "app.kubernetes.io/component": component,
         "app.kubernetes.io/managed-by": DOMAIN,
     }
@@ -155,7 +171,7 @@ def _head(record: RunRecord, settings: Settings, pipeline: str) -> Object:
         "restartPolicy": "Never",
         "serviceAccountName": settings.head_service_account,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": int(settings.cancel_grace_seconds),
+        "terminationGracePeriodSeconds": ceil(settings.cancel_grace_seconds),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,
@@ -211,7 +227,8 @@ def _command(record: RunRecord, settings: Settings, pipeline: str) -> list[str]:
         trace=Path("/tmp/trace.txt"),  # noqa: S108
         work=Path(root / "work" / (record.request.workdir or "")),
     )
-    return nextflow.command(Path("nextflow"), record, place, nextflow.History())
+    # The kubelet puts variables in place of $(NAME), and a dollar in place of two.
+    return [part.replace("$", "$$") for part in nextflow.command(Path("nextflow"), record, place, None)]
 
 
 def _environment(record: RunRecord) -> list[Object]:
@@ -221,7 +238,7 @@ def _environment(record: RunRecord) -> list[Object]:
 
 def _files(record: RunRecord, settings: Settings) -> dict[str, str]:
     return {
-        _PARAMS: nextflow.params_file(record),
+        _PARAMS: nextflow.params_file(record.request),
         _CONFIG: nextflow.config(settings.nextflow_config) + _kubernetes(record.run_id, settings),
         # A head that is moved loses its run: autoscalers are asked to leave it where it is.
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
@@ -240,6 +257,7 @@ def _kubernetes(run_id: str, settings: Settings) -> str:
         chosen |= {"storageClaimName": settings.work_claim, "storageMountPath": settings.work_path}
     lines = [f"    {name} = {json.dumps(value)}" for name, value in chosen.items()]
     pod = f"    pod = [[label: {json.dumps(RUN_ID)}, value: {json.dumps(run_id)}]]"
-    # A process may name its executor itself, over what is said for all; a selector is over both.
-    process = ["process {", "    executor = 'k8s'", "    withName: '.*' { executor = 'k8s' }", "}"]
+    # A process may name its executor itself, over what is said for all. A selector is over both, and the last of them
+    # over those before; but one that was there already stays in its place, so ours is one that nobody else has.
+    process = ["process {", "    executor = 'k8s'", "    withName: '.*|nextflow-controller' { executor = 'k8s' }", "}"]
     return "\n".join([*process, "k8s {", *lines, pod, "}", ""])

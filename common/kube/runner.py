@@ -68,6 +68,7 @@ class KubernetesRunner:
     # Jobs.
 
     async def accept(self, request: RunRequest) -> None:
+        objects.check_size(request, self._settings)
         await asyncio.to_thread(self._sources.resolve, request.pipeline)
 
     async def create(self, record: RunRecord) -> Job:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 _CALL_SECONDS = 10
+_SILENT_SECONDS = 120  # a stream that is silent for so long is cut and opened again: its other end may be gone
 _CONFLICTS = {404, 409, 410}  # of a write to what was read before: it is gone, or another
 _MERGE = "application/merge-patch+json"
 
@@ -96,10 +97,11 @@ class Api:
         """
         import aiohttp
 
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=_SILENT_SECONDS)
         response: aiohttp.ClientResponse | None = None
         reading: asyncio.Future[bytes] | None = None
         try:
-            response = await self._send("GET", path, None, query, aiohttp.ClientTimeout(total=None, sock_connect=5))
+            response = await self._send("GET", path, None, query, limit)
             if response.status != 200:
                 raise Unavailable("runner", _reason(response.status, await response.read()))
             while True:

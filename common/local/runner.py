@@ -317,7 +317,10 @@ class LocalRunner:
             command=nextflow.command(executable, record, place, history),
             environ=nextflow.environment(environ, record, history),
             grace_seconds=self._grace_seconds,
-            files={place.params.name: nextflow.params_file(record), place.config.name: nextflow.config(self._config)},
+            files={
+                place.params.name: nextflow.params_file(record.request),
+                place.config.name: nextflow.config(self._config),
+            },
             notes=nextflow.notes(record, history),
             recorder=[*self._recorder, job.run_id, str(directory)] if self._recorder else [],
             recorder_environ=self._recorder_environ,

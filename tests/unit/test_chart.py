@@ -347,6 +347,7 @@ def test_settings_that_change_start_pods_anew() -> None:
         ({"settings": {"RATE_LIMIT": "off"}}, "additional properties 'RATE_LIMIT' not allowed"),
         ({"settings": {"HISTORY_MAX_RUNS": 5}}, "at '/settings/HISTORY_MAX_RUNS': got number, want string"),
         ({"auth": {"mode": "none"}}, "at '/auth/mode': value must be one of 'tokens', 'off'"),
+        ({"runs": {"namespace": "system"}}, "runs.namespace is the release's own"),
         ({"redis": {"enabled": False}}, "at '/redis/externalSecret': minLength: got 0, want 1"),
     ],
 )

@@ -4,9 +4,11 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.errors import Invalid
 from common.jobs import Holder
 from common.kube import objects
 from common.models import CancelMark, RunRecord, RunRequest
@@ -16,6 +18,7 @@ from tests.unit import samples
 RUN_ID = samples.run_id(1)
 LABELS = {
     "app.kubernetes.io/name": "nextflow-controller",
+    "app.kubernetes.io/instance": "nextflow-controller",
     "app.kubernetes.io/component": "head",
     "app.kubernetes.io/managed-by": "nextflow-controller",
     "nextflow-controller/run-id": RUN_ID,
@@ -44,7 +47,7 @@ RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
 CONFIG = """\
 process {
     executor = 'k8s'
-    withName: '.*' { executor = 'k8s' }
+    withName: '.*|nextflow-controller' { executor = 'k8s' }
 }
 k8s {
     namespace = "runs"
@@ -75,7 +78,7 @@ def test_a_job_is_inert_restricted_and_carries_its_record() -> None:
         "image": "images.example/nextflow:1",
         "command": [
             *("nextflow", "-log", "/tmp/nextflow.log", "run", "owner/name"),  # noqa: S108
-            *("-name", RUN_ID, "-ansi-log", "false"),
+            *("-name", f"{RUN_ID}-00000000", "-ansi-log", "false"),
             *("-params-file", "/etc/nextflow-controller/params.json"),
             *("-w", "/mnt/work/work/x/y", "-with-trace", "/tmp/trace.txt", "-profile", "a,b"),  # noqa: S108
             *("-c", "/etc/nextflow-controller/nextflow.config"),
@@ -194,6 +197,22 @@ def test_a_bundled_pipeline_comes_from_the_controllers_image() -> None:
     mount = {"name": "pipelines", "mountPath": "/app/pipelines", "readOnly": True}
     assert pod["containers"][0]["volumeMounts"].pop() == mount
     assert pod == plain
+
+
+def test_files_that_no_annotation_can_hold_are_refused() -> None:
+    """In Nextflow's file some characters take six bytes, so what fits into a body may not fit there."""
+    objects.check_size(RECORD.request, SETTINGS)
+    objects.check_size(RunRequest(pipeline="x", parameters={"a": "$" * 40_000}), SETTINGS)
+    with pytest.raises(Invalid) as refused:
+        objects.check_size(RunRequest(pipeline="x", parameters={"a": "$" * 41_000}), SETTINGS)
+    assert refused.value.pointer == "/parameters"
+
+
+def test_a_dollar_arrives_as_one() -> None:
+    """The kubelet would put a variable of the container in place of $(NAME)."""
+    made = objects.job(RECORD, SETTINGS, "https://host/$(HOME)/$$")
+    command = made["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert "https://host/$$(HOME)/$$$$" in command
 
 
 def test_the_lease_names_run_and_job() -> None:
