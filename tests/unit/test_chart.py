@@ -69,7 +69,7 @@ def environ(objects: dict[str, Object]) -> dict[str, str]:
 
 def refusal(values: Object) -> str:
     """What helm says of values that are refused."""
-    done = helm("template", "r", str(CHART), "--kube-version", "1.30", values=values)
+    done = helm("template", "r", str(CHART), "--namespace", "system", "--kube-version", "1.30", values=values)
     assert done.returncode != 0
     return done.stderr
 
