@@ -66,7 +66,8 @@ class Release:
         """Install it, with pods that Pod Security `restricted` takes, and wait until the Ingress leads to all of it."""
         kubectl("create", "namespace", self.namespace)
         kubectl("label", "namespace", self.namespace, "pod-security.kubernetes.io/enforce=restricted")
-        self.helm("install", "--wait")
+        self.helm("install")
+        self.rolled_out()
         for function in FUNCTIONS:
             path = "/docs" if function == "docs" else f"{API}/{function}"
             until(lambda path=path: not _is_away(self.look(path)), f"the Ingress to lead to {function}")  # type: ignore[misc]
@@ -81,6 +82,7 @@ class Release:
             "ingress": {"host": self.host},
             "redis": {"image": IMAGES["valkey"]},
             "runs": {"namespace": self.runs, "headImage": IMAGES["head"]},
+            "work": {"accessMode": "ReadWriteOnce"},
             # Tests ask more often than people, and their heads run a script and do not clean up.
             "settings": {
                 "RATE_LIMITS": "off",
@@ -91,6 +93,11 @@ class Release:
         }
         given = ("--namespace", self.namespace, "--timeout", "180s", "--values", "-", *flags)
         return command("helm", verb, f"nfc-{self.mark}", str(CHART), *given, stdin=json.dumps(values))
+
+    def rolled_out(self) -> None:
+        """Wait for all pods. Not helm's `--wait`: a volume may be made for its first pod only."""
+        for what in (f"statefulset/{self.name}-redis", *(f"deployment/{self.name}-{name}" for name in FUNCTIONS)):
+            kubectl("rollout", "status", what, f"--namespace={self.namespace}", "--timeout=180s")
 
     def uninstall(self) -> None:
         """Remove it, and what it keeps for its users."""

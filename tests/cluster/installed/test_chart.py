@@ -45,7 +45,12 @@ async def test_an_upgrade_keeps_secrets_and_answers(release: Release, caller: Ca
     """Callers notice nothing of an upgrade that starts every pod anew: tokens go on working, no call fails."""
     secrets = {name: release.secret(name) for name in ("tokens", "redis")}
     before = {function: set(release.pods(function)) for function in ("active", "run")}
-    upgrade = asyncio.create_task(asyncio.to_thread(release.helm, "upgrade", "--wait", HISTORY_MAX_RUNS="500"))
+
+    def change() -> None:
+        release.helm("upgrade", HISTORY_MAX_RUNS="500")
+        release.rolled_out()
+
+    upgrade = asyncio.create_task(asyncio.to_thread(change))
     answers = set()
     while not upgrade.done():
         answer = await caller.http.get("/active")
