@@ -187,8 +187,10 @@ class History:
         if len(told) != len(runs) or runs != sorted(runs, key=lambda run: run.created_at, reverse=True):
             world.broken.append(f"{when}: the history has a run twice, or in another order")
         if when == "with Redis":
+            # Read again: a status that was asked for has its run recorded, though its retention may have passed.
+            whole = await platform.store.page(100)
             pages = [await platform.store.page(100, None, {state}) for state in State]
-            if sorted(run.run_id for page in pages for run in page.runs) != sorted(told):
+            if sorted(run.run_id for page in pages for run in page.runs) != sorted(run.run_id for run in whole.runs):
                 world.broken.append("the history by state is not the history")
         if (found_active := await look.active(platform)) is not None:
             world.broken.append(f"{when}: {found_active.run_id} is told to be active")
