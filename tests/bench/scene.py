@@ -62,7 +62,8 @@ class Scene:
     record: str
 
     def refresh(self) -> None:
-        """Have somebody look at what is active: that is good for a second."""
+        """Have somebody look at what is active, whatever was seen before: that is good for a second from now."""
+        self.forget()
         _call(self.url, self.headers, "GET", "/active")
 
     def forget(self) -> None:

@@ -84,11 +84,13 @@ async def runner(place: LocalPlace) -> LocalRunner:
 
 def supervisors(run_id: str) -> tuple[psutil.Process, psutil.Process]:
     """The run's guard, and its supervisor proper."""
-    found = {process.pid: process for process in psutil.process_iter() if _is_supervisor(process, run_id)}
-    inner = [process for process in found.values() if process.ppid() in found]
-    assert len(found) == 2
-    assert len(inner) == 1
-    return found[inner[0].ppid()], inner[0]
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:  # until what they have just forked is what it is to be: before, it looks like them
+        found = {process.pid: process for process in psutil.process_iter() if _is_supervisor(process, run_id)}
+        inner = [process for process in found.values() if process.ppid() in found]
+        if (len(found), len(inner)) == (2, 1):
+            return found[inner[0].ppid()], inner[0]
+        assert time.monotonic() < deadline, found
 
 
 def _is_supervisor(process: psutil.Process, run_id: str) -> bool:
