@@ -73,14 +73,14 @@ def command(nextflow: Path, record: RunRecord, place: Place, history: History | 
         arguments += ["-r", request.revision]
     if request.profile is not None:
         arguments += ["-profile", request.profile]
-    if history is not None and resumes(record, history):
+    if resumes(record, history):
         arguments += ["-resume", record.session_id]
     return [*arguments, "-c", str(place.config)]
 
 
-def resumes(record: RunRecord, history: History) -> bool:
+def resumes(record: RunRecord, history: History | None) -> bool:
     """Whether the run goes on with an earlier session; Nextflow refuses to where it does not know it."""
-    return record.resumed_from is not None and record.session_id in history.sessions
+    return record.resumed_from is not None and history is not None and record.session_id in history.sessions
 
 
 def notes(record: RunRecord, history: History) -> list[str]:
@@ -90,7 +90,7 @@ def notes(record: RunRecord, history: History) -> list[str]:
     return [f"controller: {record.resumed_from} did not get as far as its first task: nothing to resume, all tasks run"]
 
 
-def environment(environ: Mapping[str, str], record: RunRecord, history: History) -> dict[str, str]:
+def environment(environ: Mapping[str, str], record: RunRecord, history: History | None) -> dict[str, str]:
     """What Nextflow and its tasks see of this process' environment: an allow-list, no secrets of ours."""
     passed = {name: value for name, value in environ.items() if _PASSED.fullmatch(name)}
     passed.pop(_SESSION, None)

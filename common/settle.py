@@ -58,8 +58,9 @@ async def _given_up(platform: Platform, job: Job) -> Job:
     seconds = platform.settings.start_deadline_seconds
     reason = f"It did not start within {seconds:g} seconds. {job.message or ''}".strip()
     mark = CancelMark(requested_by="controller", requested_at=datetime.now(UTC), reason=reason)
+    stopped = await platform.runner.stop(job, mark)
     log.warning("given up", extra={"run_id": job.run_id, "cause": reason})
-    return await platform.runner.stop(job, mark)
+    return stopped
 
 
 async def tidy(platform: Platform) -> None:

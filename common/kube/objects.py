@@ -1,23 +1,10 @@
-"""What is written to Kubernetes: plain dicts from pure functions, as one would `kubectl apply` them.
+"""What is written to Kubernetes, but for the Job itself (`common.kube.head`): plain dicts from pure functions."""
 
-The Job carries the whole record of its run in annotations; the files that Nextflow reads are
-annotations of its pod, mounted by the downward API, so that nothing else has to be created with it
-or cleaned up after it.
-"""
-
-import json
-from collections.abc import Mapping
 from datetime import datetime
-from math import ceil
-from pathlib import Path, PurePosixPath
-from typing import Any
 
-from common import nextflow
-from common.errors import Invalid
 from common.jobs import Holder
 from common.kube.transport import Object
-from common.models import CancelMark, RunRecord, RunRequest
-from common.settings import Settings
+from common.models import CancelMark
 
 DOMAIN = "nextflow-controller"
 RUN_ID = f"{DOMAIN}/run-id"  # a label of every pod and Job of a run
@@ -30,13 +17,6 @@ LAUNCHED_AT = f"{DOMAIN}/launched-at"
 CONTAINER = "nextflow"
 DISRUPTED = "DisruptionTarget"  # a pod's condition: evicted, preempted, drained, or its node is lost
 
-_PARAMS, _CONFIG = f"{DOMAIN}/params", f"{DOMAIN}/config"
-_FILES = PurePosixPath("/etc/nextflow-controller")
-_HOME = "/home/nextflow"
-_USER = 1000
-_ANNOTATIONS_BYTES = 240 * 1024  # of the 256 KiB that an object's annotations may have
-_RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
-
 
 def lease(name: str, holder: Holder | None, version: str) -> Object:
     """The fence; its version is empty where it is yet to be made."""
@@ -45,53 +25,6 @@ def lease(name: str, holder: Holder | None, version: str) -> Object:
     if version:
         metadata["resourceVersion"] = version
     return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
-
-
-def job(record: RunRecord, settings: Settings, pipeline: str, bundle: str | None = None) -> Object:
-    """A run's Job, inert: it has no pod until its parallelism is 1.
-
-    Args:
-        pipeline: what Nextflow is told to run.
-        bundle: the directory of the controller's image that it is in; None: it is from elsewhere.
-    """
-    own = {**labels(settings.release, HEAD), RUN_ID: record.run_id, ROLE: HEAD}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": record.run_id, "labels": own, "annotations": {RECORD: record.model_dump_json()}},
-        "spec": {
-            "parallelism": 0,
-            "completions": 1,
-            "backoffLimit": 0,
-            "podReplacementPolicy": "Failed",
-            # What ended the pod stands in the Job's own condition, and outlives the pod.
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "FailJob", "onPodConditions": [{"type": DISRUPTED, "status": "True"}]},
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {"containerName": CONTAINER, "operator": "NotIn", "values": [0]},
-                    },
-                ]
-            },
-            "template": {
-                "metadata": {"labels": own, "annotations": _files(record, settings)},
-                "spec": merged(_pod(record, settings, pipeline, bundle), settings.head_pod),
-            },
-        },
-    }
-
-
-def check_size(request: RunRequest, settings: Settings) -> None:
-    """Return unless a run's record, or its files, are longer than the annotations of the Job, or of its pod, may be.
-
-    Raises:
-        Invalid: they are.
-    """
-    files = nextflow.params_file(request) + settings.nextflow_config
-    size = max(len(text.encode()) for text in (files, request.model_dump_json()))
-    if size > _ANNOTATIONS_BYTES:
-        raise Invalid("/parameters", f"they take {size} bytes as a file; at most {_ANNOTATIONS_BYTES} are possible")
 
 
 def launch(version: str, at: datetime) -> Object:
@@ -122,142 +55,3 @@ def labels(release: str, component: str) -> dict[str, str]:
         "app.kubernetes.io/component": component,
         "app.kubernetes.io/managed-by": DOMAIN,
     }
-
-
-def merged(base: Any, extra: Any) -> Any:
-    """`base` with `extra` merged in: mappings by key, lists by their items' names, anything else replaced.
-
-    Items of lists that have no name, or none that `base` knows, come after the others, as `kubectl patch` does it.
-    """
-    if isinstance(base, Mapping) and isinstance(extra, Mapping):
-        both = {key: merged(base[key], extra[key]) for key in base.keys() & extra.keys()}
-        return {**base, **extra, **both}
-    if isinstance(base, list) and isinstance(extra, list):
-        named = {item["name"]: item for item in extra if _has_name(item)}
-        items = [merged(item, named.pop(item["name"], {})) if _has_name(item) else item for item in base]
-        return [*items, *(item for item in extra if not _has_name(item) or item["name"] in named)]
-    return extra
-
-
-def _has_name(item: Any) -> bool:
-    return isinstance(item, Mapping) and isinstance(item.get("name"), str)
-
-
-def _pod(record: RunRecord, settings: Settings, pipeline: str, bundle: str | None) -> Object:
-    base = _head(record, settings, pipeline)
-    return merged(base, _bundled(settings, bundle)) if bundle is not None else base
-
-
-def _bundled(settings: Settings, directory: str) -> Object:
-    """What a head's pod needs besides, to have a directory of the controller's image at the same path."""
-    pipelines = {"name": "pipelines", "mountPath": directory, "readOnly": True}
-    copy = {
-        "name": "pipelines",
-        "image": settings.controller_image,
-        "command": ["cp", "-R", f"{directory}/.", "/pipelines"],
-        "securityContext": _RESTRICTED,
-        "volumeMounts": [{"name": "pipelines", "mountPath": "/pipelines"}],
-    }
-    return {
-        "initContainers": [copy],
-        "containers": [{"name": CONTAINER, "volumeMounts": [pipelines]}],
-        "volumes": [{"name": "pipelines", "emptyDir": {}}],
-    }
-
-
-def _head(record: RunRecord, settings: Settings, pipeline: str) -> Object:
-    work = {"persistentVolumeClaim": {"claimName": settings.work_claim}} if settings.work_claim else {"emptyDir": {}}
-    return {
-        "restartPolicy": "Never",
-        "serviceAccountName": settings.head_service_account,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": ceil(settings.cancel_grace_seconds),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [
-            {
-                "name": CONTAINER,
-                "image": settings.head_image,
-                "command": _command(record, settings, pipeline),
-                "workingDir": settings.work_path,
-                "env": _environment(record),
-                "securityContext": _RESTRICTED,
-                "volumeMounts": [
-                    {"name": "work", "mountPath": settings.work_path},
-                    {"name": "files", "mountPath": str(_FILES), "readOnly": True},
-                    {"name": "home", "mountPath": _HOME},
-                    {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the container's own
-                ],
-            }
-        ],
-        "volumes": [
-            {"name": "work", **work},
-            {"name": "home", "emptyDir": {}},
-            {"name": "tmp", "emptyDir": {}},
-            {
-                "name": "files",
-                "downwardAPI": {
-                    "items": [
-                        _item("params.json", _PARAMS),
-                        _item("nextflow.config", _CONFIG),
-                    ]
-                },
-            },
-        ],
-    }
-
-
-def _item(path: str, annotation: str) -> Object:
-    return {"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
-
-
-def _command(record: RunRecord, settings: Settings, pipeline: str) -> list[str]:
-    root = PurePosixPath(settings.work_path)
-    place = nextflow.Place(
-        pipeline=pipeline,
-        params=Path(_FILES / "params.json"),
-        config=Path(_FILES / "nextflow.config"),
-        log=Path("/tmp/nextflow.log"),  # noqa: S108  # the container's own
-        trace=Path("/tmp/trace.txt"),  # noqa: S108
-        work=Path(root / "work" / (record.request.workdir or "")),
-    )
-    # The kubelet puts variables in place of $(NAME), and a dollar in place of two.
-    return [part.replace("$", "$$") for part in nextflow.command(Path("nextflow"), record, place, None)]
-
-
-def _environment(record: RunRecord) -> list[Object]:
-    seen = {"HOME": _HOME, "NXF_HOME": f"{_HOME}/.nextflow", **nextflow.environment({}, record, nextflow.History())}
-    return [{"name": name, "value": value} for name, value in seen.items()]
-
-
-def _files(record: RunRecord, settings: Settings) -> dict[str, str]:
-    return {
-        _PARAMS: nextflow.params_file(record.request),
-        _CONFIG: nextflow.config(settings.nextflow_config) + _kubernetes(record.run_id, settings),
-        # A head that is moved loses its run: autoscalers are asked to leave it where it is.
-        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-        "karpenter.sh/do-not-disrupt": "true",
-    }
-
-
-def _kubernetes(run_id: str, settings: Settings) -> str:
-    """The part of our configuration that makes tasks pods of the run."""
-    chosen = {
-        "namespace": settings.run_namespace,
-        "serviceAccount": settings.task_service_account,
-        "computeResourceType": settings.task_resource,
-    }
-    if settings.work_claim:
-        chosen |= {"storageClaimName": settings.work_claim, "storageMountPath": settings.work_path}
-    lines = [f"    {name} = {json.dumps(value)}" for name, value in chosen.items()]
-    pod = f"    pod = [[label: {json.dumps(RUN_ID)}, value: {json.dumps(run_id)}]]"
-    # A process may name its executor itself, over what is said for all. A selector is over both, and the last of them
-    # over those before; but one that was there already stays in its place, so ours is one that nobody else has.
-    process = ["process {", "    executor = 'k8s'", "    withName: '.*|nextflow-controller' { executor = 'k8s' }", "}"]
-    return "\n".join([*process, "k8s {", *lines, pod, "}", ""])

@@ -9,18 +9,20 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from common.errors import Conflict, Unavailable
-from common.events import Line
 from common.jobs import Holder, Job, Lease
 from common.kube import objects, reading
-from common.kube.log import Log
 from common.kube.objects import HEAD, ROLE, RUN_ID
 from common.kube.transport import Api, Object
 from common.models import CancelMark, Progress, RunRecord, RunRequest
 from common.names import is_run_id
 from common.settings import Settings
 from common.sources import Sources
+
+if TYPE_CHECKING:
+    from common.events import Line
 
 _LOOK_SECONDS = 0.5
 _PAGE = "500"
@@ -68,12 +70,16 @@ class KubernetesRunner:
     # Jobs.
 
     async def accept(self, request: RunRequest) -> None:
-        objects.check_size(request, self._settings)
+        from common.kube import head
+
+        head.check_size(request, self._settings)
         await asyncio.to_thread(self._sources.resolve, request.pipeline)
 
     async def create(self, record: RunRecord) -> Job:
+        from common.kube import head
+
         pipeline = await asyncio.to_thread(self._sources.resolve, record.request.pipeline)
-        made = objects.job(record, self._settings, pipeline, self._sources.root_of(pipeline))
+        made = head.job(record, self._settings, pipeline, self._sources.root_of(pipeline))
         return _ours(await self._api.create(self._jobs, made))
 
     async def job(self, run_id: str) -> Job | None:
@@ -133,13 +139,18 @@ class KubernetesRunner:
             return 0
         for tasks in (self._jobs, self._pods):  # in this order: a Job whose pod is gone may make another
             for task in await self._list(tasks, f"{RUN_ID}={run_id},{ROLE}!={HEAD}"):
-                await self._api.delete(f"{tasks}/{task['metadata']['name']}", {"propagationPolicy": "Background"})
+                conditions = {"uid": task["metadata"]["uid"]}  # a later run's task may have its name by now
+                options = {"preconditions": conditions, "propagationPolicy": "Background"}
+                with suppress(Conflict):
+                    await self._api.delete(f"{tasks}/{task['metadata']['name']}", options)
         left = await self.job(run_id)  # counts a head that has not ended, too
         return left.remains if left is not None else 0
 
     # What a run says.
 
-    async def lines(self, run_id: str, attempt: int) -> AsyncGenerator[Sequence[Line], None]:
+    async def lines(self, run_id: str, attempt: int) -> "AsyncGenerator[Sequence[Line], None]":
+        from common.kube.log import Log
+
         if attempt != 1 or not is_run_id(run_id):
             return
         log = Log()
@@ -172,7 +183,7 @@ class KubernetesRunner:
     async def progress(self, run_id: str) -> Progress | None:
         return None  # the recorder's: it reads the trace where the head runs
 
-    async def _until_ended(self, run_id: str) -> AsyncGenerator[Sequence[Line], None]:
+    async def _until_ended(self, run_id: str) -> "AsyncGenerator[Sequence[Line], None]":
         """Ticks until the Job controller has seen what the kubelet has."""
         while (job := await self.job(run_id)) is not None and not job.ended:
             yield ()

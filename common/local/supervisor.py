@@ -295,7 +295,7 @@ def _wait(inner: int, orders: Orders) -> tuple[int, int | None]:
     Meanwhile keep a recorder going, as the kubelet does with a sidecar: one that ended well has recorded
     all there is, one that died is started again, ever more slowly.
     """
-    recorder = processes.start_recorder(orders)  # kept: see there
+    recorder = processes.start_recorder(orders)  # kept for as long as it is waited for: see `start_recorder`
     again_at, pause = float("inf"), _RECORDER_PAUSE_SECONDS
     while True:
         pid, status = os.waitpid(-1, 0 if again_at == float("inf") else os.WNOHANG)

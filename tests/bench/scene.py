@@ -7,7 +7,6 @@ Kubernetes that is the head image of the contract tests.
 import asyncio
 import os
 import re
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from common.connection import Connection
 from common.local import toolchain
 from common.lock import Lock
 from common.settings import Settings
+from tests.cluster.place import IMAGES, namespace
 from tests.redis_server import OwnRedis
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,23 +94,15 @@ def scene(runner: str) -> Iterator[Scene]:
 @contextmanager
 def _namespace() -> Iterator[dict[str, str]]:
     """A namespace of the cluster of KUBECONFIG, as settings name it."""
-    name = f"nfc-bench-{secrets.token_hex(3)}"
-    for verb in (
-        ["create", "namespace", name],
-        ["wait", "--for=create", "serviceaccount/default", f"--namespace={name}"],
-    ):
-        subprocess.run(["kubectl", *verb], check=True, capture_output=True)
-    try:
+    with namespace("bench") as name:
         yield {
             "RUNNER": "kubernetes",
             "RELEASE_NAMESPACE": name,
             "RUN_NAMESPACE": name,
-            "HEAD_IMAGE": os.environ.get("TEST_HEAD_IMAGE", "localhost/nfc-test-head:1"),
+            "HEAD_IMAGE": IMAGES["head"],
             "PIPELINE_SOURCES": "*",
             "CANCEL_GRACE_SECONDS": "1",
         }
-    finally:
-        subprocess.run(["kubectl", "delete", "namespace", name, "--wait=false"], check=True, capture_output=True)
 
 
 async def _give_up_look(settings: Settings) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import os
-import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +14,8 @@ from typing import Any, TypeVar
 import httpx
 from websockets.asyncio.client import connect
 
+from tests.cluster.place import IMAGES, command, kubectl
+
 T = TypeVar("T")
 Object = dict[str, Any]
 
@@ -22,11 +23,6 @@ CHART = Path(__file__).resolve().parents[2] / "chart"
 API = "/api/v1/pipeline"
 FUNCTIONS = ("run", "status", "active", "cancel", "history", "stream", "docs")
 PATIENCE_SECONDS = 60.0  # to give up, on a busy machine; no test passes by waiting it out
-IMAGES = {
-    "functions": os.environ.get("TEST_IMAGE", "localhost/nextflow-controller:1"),
-    "head": os.environ.get("TEST_HEAD_IMAGE", "localhost/nfc-test-head:1"),
-    "valkey": os.environ.get("TEST_VALKEY_IMAGE", "localhost/nfc-test-valkey:1"),
-}
 INGRESS = os.environ.get("TEST_INGRESS", "127.0.0.1:8080")
 
 # A run that goes on until the test lets it (see `Release.let`); what it says is known.
@@ -341,20 +337,6 @@ def _is_away(response: httpx.Response) -> bool:
 def _is_ready(pod: Object) -> bool:
     conditions = pod["status"].get("conditions", [])
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-
-def kubectl(*arguments: str) -> str:
-    """What kubectl prints."""
-    return command("kubectl", *arguments)
-
-
-def command(*arguments: str, stdin: str | None = None, **environ: str) -> str:
-    """What a command prints; it succeeds."""
-    done = subprocess.run(
-        arguments, input=stdin, capture_output=True, text=True, check=False, env={**os.environ, **environ}
-    )
-    assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"
-    return done.stdout
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -31,6 +32,7 @@ from common.names import new_run_id
 from common.runner import Runner
 from common.settings import Settings
 from common.sources import ANY
+from tests.cluster.place import IMAGES, namespace
 
 T = TypeVar("T")
 
@@ -94,22 +96,16 @@ class KubernetesPlace:
     """A namespace of the cluster that KUBECONFIG names, with the image of tests/cluster/head."""
 
     def __init__(self, root: Path) -> None:
-        self._api = Api()
-        self.namespace = f"nfc-{root.name.lower().replace('_', '-').strip('-')}"
-        self._ready = False
+        self._stack = ExitStack()
+        self._name = self._stack.enter_context(namespace("contract"))
         self._runners: list[KubernetesRunner] = []
 
     async def runner(self) -> KubernetesRunner:
-        if not self._ready:
-            self._ready = True
-            await self._api.create("/api/v1/namespaces", {"metadata": {"name": self.namespace}})
-            account = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/default"
-            await eventually(lambda: self._api.get(account), "the namespace's service account")
         made = _Settled(
             Settings(
-                release_namespace=self.namespace,
-                run_namespace=self.namespace,
-                head_image=os.environ.get("TEST_HEAD_IMAGE", "localhost/nfc-test-head:1"),
+                release_namespace=self._name,
+                run_namespace=self._name,
+                head_image=IMAGES["head"],
                 pipeline_sources=(ANY,),
                 cancel_grace_seconds=GRACE_SECONDS,
             ),
@@ -119,10 +115,9 @@ class KubernetesPlace:
         return made
 
     async def close(self) -> None:
-        await self._api.delete(f"/api/v1/namespaces/{self.namespace}", {})
         for runner in self._runners:
             await runner.close()
-        await self._api.close()
+        self._stack.close()
 
 
 class _Settled(KubernetesRunner):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from common import cancel, claim, jobs, look, settle
-from common.kube import objects, reading
+from common.kube import head, objects, reading
 from common.kube.runner import KubernetesRunner
 
 _VERSION = '"resourceVersion": version, '
@@ -29,7 +29,7 @@ class Mutant:
 MUTANTS = {
     # The protocol's parts, one by one.
     "no fence": Mutant(1, {claim._Admission._take: {"await self._runner.write_lease(free, own.holder)": "pass"}}),
-    "a Job is created launched": Mutant(2, {objects.job: {'"parallelism": 0': '"parallelism": 1'}}),
+    "a Job is created launched": Mutant(2, {head.job: {'"parallelism": 0': '"parallelism": 1'}}),
     "a sealed Job is launched": Mutant(
         7,
         {
@@ -134,7 +134,7 @@ MUTANTS = {
     "inert Jobs are never deleted": Mutant(14, {settle.tidy: {", *forgotten": ""}}),
     "a Job's pods outlive it": Mutant(1, {KubernetesRunner.delete: {', "propagationPolicy": "Background"': ""}}),
     "tasks are not swept": Mutant(1, {KubernetesRunner.sweep: {"or not job.remains": "or True"}}),
-    "tasks do not tell whose they are": Mutant(1, {objects._kubernetes: {"label: {json.dumps(RUN_ID)}": "label: 'x'"}}),
+    "tasks do not tell whose they are": Mutant(1, {head._kubernetes: {"label: {json.dumps(RUN_ID)}": "label: 'x'"}}),
     "a reader empties the Lease": Mutant(
         2,
         {

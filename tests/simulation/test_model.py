@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from common.kube import objects
+from common.kube import head, objects
 from common.kube.transport import Object
 from common.models import RunRecord
 from tests.simulation import virtual
@@ -36,7 +36,7 @@ def lived(story: Callable[[Cluster], Awaitable[None]], life_seconds: float | Non
 
 def a_job(**changes: Any) -> Object:
     """A run's Job, inert."""
-    made = objects.job(RECORD, SETTINGS, "owner/name")
+    made = head.job(RECORD, SETTINGS, "owner/name")
     return {**made, "spec": {**made["spec"], **changes}}
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from common.errors import Invalid
 from common.jobs import Holder
-from common.kube import objects
+from common.kube import head, objects
 from common.models import CancelMark, RunRecord, RunRequest
 from common.settings import Settings
 from tests.unit import samples
@@ -62,7 +62,7 @@ k8s {
 
 def test_a_job_is_inert_restricted_and_carries_its_record() -> None:
     """The whole manifest; our configuration is what every runner writes, and the Kubernetes part after it."""
-    made = objects.job(RECORD, SETTINGS, "owner/name")
+    made = head.job(RECORD, SETTINGS, "owner/name")
     annotations = made["spec"]["template"]["metadata"].pop("annotations")
     config = annotations.pop("nextflow-controller/config")
     assert config.endswith(CONFIG % RUN_ID)
@@ -161,7 +161,7 @@ def test_a_job_is_inert_restricted_and_carries_its_record() -> None:
 
 def pod_of(settings: Settings, bundle: str | None = None) -> Any:
     """The spec of the head's pod."""
-    return objects.job(RECORD, settings, "owner/name", bundle)["spec"]["template"]["spec"]
+    return head.job(RECORD, settings, "owner/name", bundle)["spec"]["template"]["spec"]
 
 
 def test_a_head_pod_is_what_settings_make_of_it() -> None:
@@ -201,16 +201,16 @@ def test_a_bundled_pipeline_comes_from_the_controllers_image() -> None:
 
 def test_files_that_no_annotation_can_hold_are_refused() -> None:
     """In Nextflow's file some characters take six bytes, so what fits into a body may not fit there."""
-    objects.check_size(RECORD.request, SETTINGS)
-    objects.check_size(RunRequest(pipeline="x", parameters={"a": "$" * 40_000}), SETTINGS)
+    head.check_size(RECORD.request, SETTINGS)
+    head.check_size(RunRequest(pipeline="x", parameters={"a": "$" * 40_000}), SETTINGS)
     with pytest.raises(Invalid) as refused:
-        objects.check_size(RunRequest(pipeline="x", parameters={"a": "$" * 41_000}), SETTINGS)
+        head.check_size(RunRequest(pipeline="x", parameters={"a": "$" * 41_000}), SETTINGS)
     assert refused.value.pointer == "/parameters"
 
 
 def test_a_dollar_arrives_as_one() -> None:
     """The kubelet would put a variable of the container in place of $(NAME)."""
-    made = objects.job(RECORD, SETTINGS, "https://host/$(HOME)/$$")
+    made = head.job(RECORD, SETTINGS, "https://host/$(HOME)/$$")
     command = made["spec"]["template"]["spec"]["containers"][0]["command"]
     assert "https://host/$$(HOME)/$$$$" in command
 
@@ -267,12 +267,12 @@ json_values = st.recursive(
 def test_merging_changes_neither_side_and_the_extra_wins(base: Any, extra: Any) -> None:
     """Whatever is merged: nothing of either is changed, and what is no mapping or list is the extra's."""
     before = json.dumps([base, extra])
-    made = objects.merged(base, extra)
+    made = head.merged(base, extra)
     assert json.dumps([base, extra]) == before
     match base, extra:
         case dict(), dict():
             assert made == {
-                key: objects.merged(base[key], extra[key]) if key in base and key in extra else {**base, **extra}[key]
+                key: head.merged(base[key], extra[key]) if key in base and key in extra else {**base, **extra}[key]
                 for key in base | extra
             }
         case list(), list():

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from common.jobs import Holder, Job, Lease, state
-from common.kube import objects, reading
+from common.kube import head, objects, reading
 from common.kube.log import Log
 from common.models import CancelMark
 from common.phases import State
@@ -18,9 +18,9 @@ MARK = CancelMark(requested_by="ada", requested_at=LAUNCHED)
 
 def a_job(*patches: dict[str, Any], **status: Any) -> dict[str, Any]:
     """The run's Job as the API server shows it after these patches."""
-    found = objects.job(RECORD, SETTINGS, "owner/name")
+    found = head.job(RECORD, SETTINGS, "owner/name")
     for patch in patches:
-        found = objects.merged(found, patch)
+        found = head.merged(found, patch)
     found["metadata"] |= {"uid": "uid-1", "resourceVersion": "7"}
     return {**found, "status": status}
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from common.errors import OutcomeUnknown, Unavailable
+from common.errors import Conflict, OutcomeUnknown, Unavailable
 from common.kube import objects
 from common.kube.runner import KubernetesRunner
 from common.kube.transport import Api, Object
@@ -25,19 +25,24 @@ class Answers:
         """The Job, or the pods that a selector chooses."""
         if "labelSelector" not in query:
             return self._job
+        if path.endswith("/jobs"):
+            return {"metadata": {}, "items": []}
         tasks = "!=" in query["labelSelector"]
         heads = [pod for pod in self.pods if objects.ROLE in pod["metadata"]["labels"]]
         return {"metadata": {}, "items": [pod for pod in self.pods if not (tasks and pod in heads)]}
 
     async def delete(self, path: str, options: Object) -> None:
-        """Delete a pod."""
-        self.pods = [pod for pod in self.pods if pod["metadata"]["name"] != path.rpartition("/")[2]]
+        """Delete a pod, if it is the one that is meant."""
+        (found,) = (pod for pod in self.pods if pod["metadata"]["name"] == path.rpartition("/")[2])
+        if found["metadata"]["uid"] != options["preconditions"]["uid"]:
+            raise Conflict("it is another")
+        self.pods.remove(found)
 
 
 def runner(job: Object, *pods: Object) -> KubernetesRunner:
     """A runner on such a server."""
     for number, pod in enumerate(pods):
-        pod["metadata"]["name"] = f"pod-{number}"
+        pod["metadata"] |= {"name": f"pod-{number}", "uid": f"uid-{number}"}
     return KubernetesRunner(SETTINGS, cast("Api", Answers(job, list(pods))))
 
 
@@ -49,6 +54,23 @@ async def test_a_sweep_counts_a_head_that_has_not_ended() -> None:
     head = a_pod(phase="Running")
     assert await runner(a_job(LAUNCH, **FAILED), head, a_pod(None), a_pod(None)).sweep(RUN_ID) == 1
     assert await runner(a_job(LAUNCH, **FAILED), a_pod(phase="Failed"), a_pod(None)).sweep(RUN_ID) == 0
+
+
+async def test_a_sweep_leaves_alone_what_has_a_name_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever slept between looking and deleting must not take the task of a later run."""
+    server = Answers(a_job(LAUNCH, **FAILED), [a_pod(None)])
+    seen, later = server.pods[0], a_pod(None)
+    seen["metadata"] |= {"name": "nf-1", "uid": "uid-1"}
+    later["metadata"] |= {"name": "nf-1", "uid": "uid-2"}
+    delete = server.delete
+
+    async def slept(path: str, options: Object) -> None:
+        server.pods = [later]
+        await delete(path, options)
+
+    monkeypatch.setattr(server, "delete", slept)
+    await KubernetesRunner(SETTINGS, cast("Api", server)).sweep(RUN_ID)
+    assert server.pods == [later]
 
 
 async def test_a_job_whose_record_cannot_be_read_is_not_absent() -> None:

@@ -6,7 +6,6 @@ The functions reach it through a proxy of the test's, which stands for the netwo
 import asyncio
 import json
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -17,7 +16,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.cluster.release import IMAGES, eventually, kubectl
+from tests.cluster.place import IMAGES, kubectl, namespace
+from tests.cluster.release import eventually
 from tests.integration.server import LocalServer
 
 pytestmark = [
@@ -101,24 +101,21 @@ async def proxy(tmp_path: Path) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-def namespace() -> Iterator[str]:
+def own() -> Iterator[str]:
     """An empty namespace."""
-    name = f"nfc-away-{secrets.token_hex(3)}"
-    kubectl("create", "namespace", name)
-    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}")
-    yield name
-    kubectl("delete", "namespace", name, "--wait=false")
+    with namespace("away") as name:
+        yield name
 
 
 @pytest.fixture
-def server(tmp_path: Path, proxy: Proxy, namespace: str) -> Iterator[LocalServer]:
+def server(tmp_path: Path, proxy: Proxy, own: str) -> Iterator[LocalServer]:
     """The functions, on this side of the proxy."""
     made = LocalServer(
         tmp_path / "state",
         RUNNER="kubernetes",
         KUBECONFIG=str(tmp_path / "kubeconfig"),
-        RELEASE_NAMESPACE=namespace,
-        RUN_NAMESPACE=namespace,
+        RELEASE_NAMESPACE=own,
+        RUN_NAMESPACE=own,
         HEAD_IMAGE=IMAGES["head"],
         PIPELINE_SOURCES="*",
     )
@@ -132,7 +129,7 @@ async def ask(server: LocalServer, method: str, path: str, **options: Any) -> ht
     return await asyncio.to_thread(server.call, method, path, **options)
 
 
-async def test_an_api_server_that_is_away(server: LocalServer, proxy: Proxy, namespace: str) -> None:
+async def test_an_api_server_that_is_away(server: LocalServer, proxy: Proxy, own: str) -> None:
     """Answers are the truth of a moment ago or 503; nothing is started or cancelled; after it all goes on."""
     body = {"pipeline": "owner/stub", "parameters": {"script": SCRIPT}}
     run_id = (await ask(server, "POST", "/run", json=body)).json()["run_id"]
@@ -174,9 +171,9 @@ async def test_an_api_server_that_is_away(server: LocalServer, proxy: Proxy, nam
         return answer.status_code == 200 and answer.json()["status"] == "running"
 
     await eventually(back, "the truth again")
-    jobs = json.loads(kubectl("get", "jobs", "--namespace", namespace, "--output", "json"))["items"]
+    jobs = json.loads(kubectl("get", "jobs", "--namespace", own, "--output", "json"))["items"]
     assert [job["metadata"]["name"] for job in jobs] == [run_id]
-    kubectl("exec", "--namespace", namespace, f"job/{run_id}", "--", "touch", "/tmp/go")  # noqa: S108  # the pod's
+    kubectl("exec", "--namespace", own, f"job/{run_id}", "--", "touch", "/tmp/go")  # noqa: S108  # the pod's
     ended = await asyncio.to_thread(server.ended, run_id)
     assert (ended["status"], ended["exit_code"]) == ("succeeded", 0)
     assert [line for line in (await following).splitlines() if not line.startswith("#")] == ["ready", "done"]

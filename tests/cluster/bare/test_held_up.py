@@ -2,7 +2,6 @@
 
 import os
 import re
-import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,8 @@ from common.models import RunInfo, RunRequest
 from common.phases import State
 from common.platform import Platform
 from common.settings import Settings
-from tests.cluster.release import IMAGES, eventually
+from tests.cluster.place import IMAGES, namespace
+from tests.cluster.release import eventually
 
 pytestmark = [
     pytest.mark.cluster,
@@ -56,13 +56,8 @@ class Place:
 async def place() -> AsyncIterator[Place]:
     """An empty place."""
     api = Api()
-    made = Place(api, f"nfc-held-{secrets.token_hex(3)}")
-    await api.create("/api/v1/namespaces", {"metadata": {"name": made.namespace}})
-    await eventually(
-        lambda: api.get(f"/api/v1/namespaces/{made.namespace}/serviceaccounts/default"), "the service account"
-    )
-    yield made
-    await api.delete(f"/api/v1/namespaces/{made.namespace}", {})
+    with namespace("held") as name:
+        yield Place(api, name)
     await api.close()
 
 

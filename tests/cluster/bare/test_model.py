@@ -9,7 +9,6 @@ import asyncio
 import os
 import random
 import re
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
@@ -17,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from common.kube import objects
+from common.kube import head, objects
 from common.kube.transport import Api, Object
 from common.settings import Settings
+from tests.cluster.place import IMAGES, namespace
 from tests.simulation.api_server import Answer
 from tests.simulation.cluster import NAMESPACE, Cluster, over
 from tests.unit import samples
@@ -30,7 +30,6 @@ pytestmark = [
     pytest.mark.skipif("TEST_CLUSTER" not in os.environ, reason="make test-cluster runs it on a cluster"),
 ]
 
-_IMAGE = os.environ.get("TEST_HEAD_IMAGE", "localhost/nfc-test-head:1")
 _PATIENCE_SECONDS = 60.0  # to give up, on a busy machine
 _PATHS = {
     "jobs": "/apis/batch/v1/namespaces/{}/jobs",
@@ -118,18 +117,14 @@ _SHOWN = ("parallelism", "completions", "suspend", "backoffLimit", "activeDeadli
 @pytest.fixture
 async def real() -> AsyncIterator[Side]:
     """The real API server, and a namespace of it."""
-    api, namespace = Api(), f"nfc-sim-{secrets.token_hex(4)}"
-    await api.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
+    api = Api()
 
     async def send(method: str, path: str, body: Object | None, query: dict[str, str]) -> Answer:
         response = await api._send(method, path, body, query, 10)
         return Answer(response.status, await response.json())
 
-    account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
-    while await api.get(account) is None:
-        await asyncio.sleep(0.02)
-    yield Side(namespace, send)
-    await api.delete(f"/api/v1/namespaces/{namespace}", {})
+    with namespace("model") as name:
+        yield Side(name, send)
     await api.close()
 
 
@@ -151,8 +146,8 @@ _NAME = samples.RUN_ID
 
 def a_job(script: str = "sleep 0; exit 0", **changes: Any) -> Object:
     """The library's own Job, inert, whose head runs a script that dies at SIGTERM only after a second."""
-    settings = Settings(head_image=_IMAGE, cancel_grace_seconds=5)
-    made = objects.job(samples.record(), settings, "owner/name")
+    settings = Settings(head_image=IMAGES["head"], cancel_grace_seconds=5)
+    made = head.job(samples.record(), settings, "owner/name")
     made["spec"] |= changes
     trap = f"trap 'sleep 1; exit 143' TERM; {{ {script}; }} & wait $!"
     made["spec"]["template"]["spec"]["containers"][0]["command"] = ["bash", "-c", trap]

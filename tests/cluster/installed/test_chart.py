@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.release import INGRESS, Caller, Release, command
+from tests.cluster.place import command
+from tests.cluster.release import INGRESS, Caller, Release
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

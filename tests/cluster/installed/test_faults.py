@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cluster.release import FUNCTIONS, HELD, HELD_LOG, Caller, Release, command, eventually, kubectl, log
+from tests.cluster.place import command, kubectl
+from tests.cluster.release import FUNCTIONS, HELD, HELD_LOG, Caller, Release, eventually, log
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

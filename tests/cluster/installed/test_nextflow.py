@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.release import API, INGRESS, Caller, Object, Release, eventually, kubectl, log
+from tests.cluster.place import kubectl
+from tests.cluster.release import API, INGRESS, Caller, Object, Release, eventually, log
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

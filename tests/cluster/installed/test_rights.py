@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.release import Release, command
+from tests.cluster.place import command
+from tests.cluster.release import Release
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

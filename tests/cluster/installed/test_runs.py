@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.cluster.release import HELD, IMAGES, Caller, Release, kubectl, log
+from tests.cluster.place import IMAGES, kubectl
+from tests.cluster.release import HELD, Caller, Release, log
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -22,7 +23,9 @@ async def test_one_of_a_hundred_starts(release: Release, caller: Caller) -> None
     assert release.jobs() - before == {run_id}
     chosen = "app.kubernetes.io/component=run"
     said = kubectl("logs", "--namespace", release.namespace, "--selector", chosen, "--prefix", "--tail=-1")
-    assert len({line.split()[0] for line in said.splitlines() if '"path":"/api/v1/pipeline/run"' in line}) == 3
+    asked = {answer.headers["x-request-id"] for answer in answers}
+    lines = (line.split(maxsplit=1) for line in said.splitlines())
+    assert len({pod for pod, line in lines if any(f'"{request}"' in line for request in asked)}) == 3
     assert len(release.pods_of(run_id)) <= 1
 
 

@@ -1,0 +1,39 @@
+"""The cluster of KUBECONFIG as its tests use it: its tools, a namespace of one's own, and the images."""
+
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+IMAGES = {
+    "functions": os.environ.get("TEST_IMAGE", "localhost/nextflow-controller:1"),
+    "head": os.environ.get("TEST_HEAD_IMAGE", "localhost/nfc-test-head:1"),
+    "valkey": os.environ.get("TEST_VALKEY_IMAGE", "localhost/nfc-test-valkey:1"),
+}
+
+
+def command(*arguments: str, stdin: str | None = None, **environ: str) -> str:
+    """What a command prints; it succeeds."""
+    done = subprocess.run(
+        arguments, input=stdin, capture_output=True, text=True, check=False, env={**os.environ, **environ}
+    )
+    assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def kubectl(*arguments: str) -> str:
+    """What kubectl prints."""
+    return command("kubectl", *arguments)
+
+
+@contextmanager
+def namespace(what: str) -> Iterator[str]:
+    """An empty namespace in which pods can be made."""
+    name = f"nfc-{what}-{secrets.token_hex(3)}"
+    kubectl("create", "namespace", name)
+    try:
+        kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}")
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false")
