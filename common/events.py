@@ -58,6 +58,7 @@ class LineId(NamedTuple):
 
 
 ZERO = LineId(0, 0)
+GAP = "gap"  # as the stream of a line: it says why others are missing
 
 
 @dataclass(frozen=True, slots=True)

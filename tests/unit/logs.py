@@ -11,7 +11,7 @@ from typing import Any, cast
 from common.connection import Connection
 from common.cri import RawLine
 from common.errors import Unavailable
-from common.events import Cursor, Line, number
+from common.events import ZERO, Cursor, Line, LineId, number
 from common.follow import Followers, Query
 from common.frames import Farewell, Frame, Lines, Notice
 from common.jobs import Holder, Job, Lease
@@ -127,7 +127,11 @@ class LogRunner:
     async def progress(self, run_id: str) -> Progress | None:
         return self.runs[run_id].progress if run_id in self.runs else None
 
-    async def lines(self, run_id: str, attempt: int) -> AsyncGenerator[Sequence[Line], None]:
+    async def final(self, run_id: str, attempt: int) -> bool | None:
+        job = await self.job(run_id)
+        return None if job is None else job.ended
+
+    async def lines(self, run_id: str, attempt: int, after: LineId = ZERO) -> AsyncGenerator[Sequence[Line], None]:
         at = 0
         self.reading += 1
         try:
@@ -137,9 +141,9 @@ class LogRunner:
                 if attempt != 1 or run is None or run.job is None:
                     return
                 while at < len(run.lines):
-                    batch = tuple(run.lines[at : at + self.batch])
+                    batch = run.lines[at : at + self.batch]
                     at += len(batch)
-                    yield batch
+                    yield tuple(line for line in batch if line.id > after)
                     await asyncio.sleep(0)
                     self._check()
                 if self._is_final(run_id, at):
