@@ -23,9 +23,27 @@
 {{- .Values.redis.existingSecret | default (printf "%s-redis" (include "fullname" .)) -}}
 {{- end }}
 
-{{/* All that the functions do in Redis. */}}
+{{/* The users of the chart's own Redis: all that the functions do in it, and that recorders do. */}}
+{{- define "redisPrefix" -}}
+{{- get .Values.settings "REDIS_PREFIX" | default "nfc" -}}
+{{- end }}
+
 {{- define "redisRights" -}}
-resetkeys resetchannels ~{{ get .Values.settings "REDIS_PREFIX" | default "nfc" }}:* -@all +ping +evalsha +script|load +time +get +getdel +set +del +exists +expire +incrby +hget +hmget +hset +zadd +zcard +zrange +zrangebylex +zrem +zrevrangebylex +xadd +xinfo|stream +xrange +xread +xrevrange
+resetkeys resetchannels ~{{ include "redisPrefix" . }}:* -@all +ping +evalsha +script|load +time +get +getdel +set +del +exists +expire +incrby +hget +hmget +hset +zadd +zcard +zrange +zrangebylex +zrem +zrevrangebylex +xadd +xinfo|stream +xrange +xread +xrevrange
+{{- end }}
+
+{{- define "recorderRights" -}}
+resetkeys resetchannels ~{{ include "redisPrefix" . }}:log:* -@all +ping +evalsha +script|load +xadd +xtrim +expire +xinfo|stream +xrevrange
+{{- end }}
+
+{{/* The Secret of the runs' namespace by which recorders reach Redis. Empty: there are no recorders. */}}
+{{- define "recorderSecret" -}}
+{{- $own := and .Values.redis.enabled (not .Values.redis.existingSecret) -}}
+{{- $own | ternary (printf "%s-recorder" (include "fullname" .)) .Values.redis.recorderSecret -}}
+{{- end }}
+
+{{- define "archiveSecret" -}}
+{{- .Values.archive.existingSecret | default (printf "%s-archive" (include "fullname" .)) -}}
 {{- end }}
 
 {{- define "workClaim" -}}
@@ -63,6 +81,40 @@ seccompProfile: {type: RuntimeDefault}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* What every function sees of the release: (list . "status"). */}}
+{{- define "environment" -}}
+{{- $root := index . 0 -}}
+env:
+  - {name: PORT, value: "8080"}
+  {{- if $root.Values.redis.enabled }}
+  - name: REDIS_PASSWORD
+    valueFrom: {secretKeyRef: {name: {{ include "redisSecret" $root }}, key: password}}
+  {{- end }}
+  {{- if and $root.Values.archive.enabled (has (index . 1) (list "status" "stream")) }}
+  - name: ARCHIVE_TOKEN
+    valueFrom: {secretKeyRef: {name: {{ include "archiveSecret" $root }}, key: archive-token}}
+  {{- end }}
+envFrom:
+  - configMapRef: {name: {{ include "fullname" $root }}}
+  {{- if not $root.Values.redis.enabled }}
+  - secretRef: {name: {{ required "redis.enabled is false: redis.externalSecret names no Secret" $root.Values.redis.externalSecret }}}
+  {{- end }}
+{{- end }}
+
+{{- define "probes" -}}
+# Alive before ready: that the cluster is away ends no pod.
+startupProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 60}
+livenessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 10, timeoutSeconds: 5}
+# Longer than Redis may take to be found away: the function answers without it.
+readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 5, timeoutSeconds: 8}
+lifecycle: {preStop: {sleep: {seconds: {{ .Values.stopDelaySeconds }}}}}
+{{- end }}
+
+{{/* For how long a pod may go on once it is to end. */}}
+{{- define "terminationSeconds" -}}
+{{- add .Values.stopDelaySeconds (include "graceSeconds" . | float64 | ceil) 5 -}}
 {{- end }}
 
 {{- define "placement" -}}
