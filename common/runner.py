@@ -77,10 +77,10 @@ class Runner(LogSource, Protocol):
         """
 
     async def job(self, run_id: str) -> Job | None:
-        """The run's Job, with its `remains` counted once its head has ended."""
+        """The run's Job, with what `remains` of it once its head has ended."""
 
     async def jobs(self) -> Sequence[Job]:
-        """All Jobs that are retained, in no order; `remains` is not counted."""
+        """All Jobs that are retained, in no order; what `remains` is not looked at."""
 
     async def launch(self, read: Job) -> Job:
         """Let the Job's head start.
@@ -114,8 +114,8 @@ class Runner(LogSource, Protocol):
             Conflict: it has changed since it was `read`.
         """
 
-    async def sweep(self, run_id: str) -> int:
-        """End the pods or processes that an ended head left behind; how many are still there.
+    async def sweep(self, run_id: str) -> tuple[str, ...]:
+        """End the pods or processes that an ended head left behind; the names of those that are still there.
 
         Those of a head that has not ended are its own, and are left alone.
         """

@@ -23,7 +23,7 @@ from common import nextflow
 from common.errors import Unavailable
 from common.kube import beside
 from common.kube.paths import Paths
-from common.kube.tasks import sweep
+from common.kube.tasks import delete, find
 from common.kube.transport import Api
 from common.names import is_run_id
 from common.observe import configure_logging
@@ -39,7 +39,8 @@ async def end_tasks(api: Api, collections: Sequence[str], run_id: str) -> None:
     """Return once no task of the run is left, however long that takes: the run may be cancelled meanwhile."""
     while True:
         try:
-            left = await sweep(api, collections, run_id)
+            left = await find(api, collections, run_id)
+            await delete(api, left)
         except Unavailable as away:
             log.warning("the earlier attempt's tasks cannot be ended", extra={"run_id": run_id, "cause": str(away)})
             await asyncio.sleep(_RETRY_SECONDS)
