@@ -5,10 +5,28 @@
 {{- end }}
 
 {{- define "runs" -}}
-{{- if eq .Values.runs.namespace .Release.Namespace }}
-{{- fail "runs.namespace is the release's own: runs may do what they like in theirs, so it has to be another" }}
-{{- end -}}
 {{- .Values.runs.namespace | default (printf "%s-runs" .Release.Namespace) -}}
+{{- end }}
+
+{{/* The name that the functions are called by. */}}
+{{- define "host" -}}
+{{- .Values.gateway.enabled | ternary .Values.gateway.host .Values.ingress.host -}}
+{{- end }}
+
+{{- define "url" -}}
+{{- $tls := .Values.gateway.enabled | ternary .Values.gateway.tls (not (empty .Values.ingress.tlsSecret)) -}}
+{{- printf "%s://%s" (ternary "https" "http" $tls) (include "host" .) -}}
+{{- end }}
+
+{{/* Where a function is called, as JSON. Nothing is rewritten: it answers at the path it is called by. */}}
+{{- define "paths" -}}
+{{- eq . "docs" | ternary (list "/docs" "/follow" "/openapi.json") (list (print "/api/v1/pipeline/" .)) | toJson -}}
+{{- end }}
+
+{{/* A function's values over those of all: (list . "status"). */}}
+{{- define "function" -}}
+{{- $root := index . 0 -}}
+{{- mergeOverwrite (deepCopy $root.Values.defaults) (get $root.Values.functions (index . 1)) | toYaml -}}
 {{- end }}
 
 {{- define "image" -}}
@@ -55,6 +73,29 @@ resetkeys resetchannels ~{{ include "redisPrefix" . }}:log:* -@all +ping +evalsh
 {{- get .Values.settings "SHUTDOWN_GRACE_SECONDS" | default "30" -}}
 {{- end }}
 
+{{/* The files of an external Redis' TLS, by the variables that name them, as JSON. */}}
+{{- define "redisFiles" -}}
+{{- $authority := .Values.redis.tls.ca | ternary (dict "REDIS_CA_FILE" "ca.crt") dict -}}
+{{- $own := .Values.redis.tls.certificate | ternary (dict "REDIS_CERT_FILE" "tls.crt" "REDIS_KEY_FILE" "tls.key") dict -}}
+{{- merge $authority $own | toJson -}}
+{{- end }}
+
+{{/* What is mounted for a function, or for the clean-up, which nobody calls: (list . "status"). */}}
+{{- define "files" -}}
+{{- $root := index . 0 -}}
+{{- if and (eq $root.Values.auth.mode "tokens") (ne (index . 1) "cleanup") }}
+- secret: {name: {{ include "tokens" $root }}, items: [{key: tokens, path: tokens}]}
+{{- end }}
+{{- with include "redisFiles" $root | fromJson }}
+- secret:
+    name: {{ $root.Values.redis.externalSecret }}
+    items:
+      {{- range . }}
+      - {key: {{ . }}, path: redis/{{ . }}}
+      {{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Of a component: (list . "status"). */}}
 {{- define "selector" -}}
 {{- $root := index . 0 -}}
@@ -99,8 +140,23 @@ env:
 envFrom:
   - configMapRef: {name: {{ include "fullname" $root }}}
   {{- if not $root.Values.redis.enabled }}
-  - secretRef: {name: {{ required "redis.enabled is false: redis.externalSecret names no Secret" $root.Values.redis.externalSecret }}}
+  - secretRef: {name: {{ $root.Values.redis.externalSecret }}}
   {{- end }}
+{{- end }}
+
+{{- define "mounts" -}}
+{{- with include "files" . }}
+volumeMounts: [{name: files, mountPath: /etc/nextflow-controller, readOnly: true}]
+{{- end }}
+{{- end }}
+
+{{- define "volumes" -}}
+{{- with include "files" . }}
+volumes:
+  - name: files
+    projected:
+      sources: {{- trim . | nindent 8 }}
+{{- end }}
 {{- end }}
 
 {{- define "probes" -}}
@@ -129,5 +185,33 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Of network policies. */}}
+{{- define "dnsPorts" -}}
+- {port: 53, protocol: UDP}
+- {port: 53, protocol: TCP}
+{{- end }}
+
+{{/* It is no pod that could be chosen, and its address is the cluster's own. */}}
+{{- define "apiServerPorts" -}}
+{{- range .Values.networkPolicies.apiServerPorts }}
+- {port: {{ . }}}
+{{- end }}
+{{- end }}
+
+{{- define "toRedis" -}}
+{{- if .Values.redis.enabled -}}
+- to:
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}}
+      podSelector:
+        matchLabels: {{- include "selector" (list . "redis") | nindent 10 }}
+  ports: [{port: 6379}]
+{{- else -}}
+- ports:
+    {{- range .Values.networkPolicies.redisPorts }}
+    - {port: {{ . }}}
+    {{- end }}
 {{- end }}
 {{- end }}

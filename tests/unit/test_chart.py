@@ -12,9 +12,8 @@ import yaml  # type: ignore[import-untyped] # comes without types
 
 from common.callers import Caller, Callers
 from common.settings import Settings
-from common.web.health import PATHS
-from functions.server import FUNCTIONS, application
-from tests.unit.rendering import CHART, ROOT, Object, environ, helm, needs_helm, pods, refusal, render
+from functions.server import FUNCTIONS
+from tests.unit.rendering import CHART, ROOT, Object, environ, helm, needs_helm, pods, render
 
 pytestmark = needs_helm
 
@@ -47,7 +46,8 @@ def test_every_function_gets_the_same_objects() -> None:
     roles |= {
         f"{kind} system-runs/{name}-{one}" for one in FUNCTIONS if one != "docs" for kind in ("Role", "RoleBinding")
     }
-    assert set(objects) - mine - roles == {
+    budgets = {f"PodDisruptionBudget system/{name}-{one}" for one in FUNCTIONS if one != "docs"}
+    assert set(objects) - mine - roles - budgets == {
         f"ConfigMap system/{name}",
         f"ConfigMap system/{name}-redis",
         f"CronJob system/{name}-cleanup",
@@ -69,7 +69,7 @@ def test_every_function_gets_the_same_objects() -> None:
         f"ServiceAccount system-runs/{name}-task",
         f"StatefulSet system/{name}-redis",
     }
-    assert mine | roles < set(objects)
+    assert mine | roles | budgets < set(objects)
 
 
 def test_every_pod_is_restricted() -> None:
@@ -111,11 +111,25 @@ def test_a_deployment_whole() -> None:
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "volumes": [
             {
-                "name": "tokens",
-                "secret": {
-                    "secretName": "r-nextflow-controller-tokens",
-                    "items": [{"key": "tokens", "path": "tokens"}],
+                "name": "files",
+                "projected": {
+                    "sources": [
+                        {
+                            "secret": {
+                                "name": "r-nextflow-controller-tokens",
+                                "items": [{"key": "tokens", "path": "tokens"}],
+                            }
+                        }
+                    ]
                 },
+            }
+        ],
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": selector},
             }
         ],
     }
@@ -148,7 +162,7 @@ def test_a_deployment_whole() -> None:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "tokens", "mountPath": "/etc/nextflow-controller", "readOnly": True}],
+        "volumeMounts": [{"name": "files", "mountPath": "/etc/nextflow-controller", "readOnly": True}],
     }
 
 
@@ -194,22 +208,6 @@ def test_any_operators_setting_may_be_set() -> None:
     assert offered == {name.upper() for name in Settings.model_fields if name not in DECIDED}
 
 
-def test_the_ingress_leads_to_every_endpoint_and_no_health_path() -> None:
-    """By the longest prefix, as every Ingress does it; what is for operators stays inside."""
-    rules = render()["Ingress system/r-nextflow-controller"]["spec"]["rules"][0]["http"]["paths"]
-    prefixes = {
-        rule["path"]: rule["backend"]["service"]["name"].removeprefix("r-nextflow-controller-") for rule in rules
-    }
-
-    def led(path: str) -> str | None:
-        fitting = [prefix for prefix in prefixes if path == prefix or path.startswith(prefix + "/")]
-        return prefixes[max(fitting, key=len)] if fitting else None
-
-    endpoints = application().endpoints
-    assert {one.path: led(one.path) for one in endpoints} == {one.path: one.function for one in endpoints}
-    assert {led(path) for path in PATHS} == {None}
-
-
 def test_the_token_is_the_first_callers(tmp_path: Path) -> None:
     """By the functions' own code: the file's one line names the caller whose token it is."""
     secret = render()["Secret system/r-nextflow-controller-tokens"]["stringData"]
@@ -243,6 +241,54 @@ def test_an_external_redis_is_a_secret_of_settings() -> None:
     assert container["env"] == [{"name": "PORT", "value": "8080"}]
 
 
+@pytest.mark.parametrize(
+    ("tls", "files"),
+    [
+        ({"ca": True}, {"REDIS_CA_FILE": "ca.crt"}),
+        ({"certificate": True}, {"REDIS_CERT_FILE": "tls.crt", "REDIS_KEY_FILE": "tls.key"}),
+    ],
+)
+def test_an_external_redis_files_are_mounted(tls: Object, files: dict[str, str]) -> None:
+    """Where the settings say they are, for whoever uses Redis: functions and the clean-up."""
+    objects = render({"redis": {"enabled": False, "externalSecret": "redis", "tls": tls}})
+    said = {key: value for key, value in environ(objects).items() if key.startswith("REDIS_")}
+    assert said == {key: f"/etc/nextflow-controller/redis/{file}" for key, file in files.items()}
+    users = [spec for spec in pods(objects) if "envFrom" in spec["containers"][0]]
+    assert len(users) == len(FUNCTIONS) + 1
+    for spec in users:
+        (mount,) = spec["containers"][0]["volumeMounts"]
+        (volume,) = spec["volumes"]
+        assert (mount["name"], mount["mountPath"]) == (volume["name"], "/etc/nextflow-controller")
+        secret = volume["projected"]["sources"][-1]["secret"]
+        assert secret["name"] == "redis"
+        assert secret["items"] == [{"key": file, "path": f"redis/{file}"} for file in files.values()]
+
+
+def test_runs_are_limited_as_the_values_say() -> None:
+    """By the specs of a ResourceQuota and a LimitRange as they are; by default there are neither."""
+    quota = {"hard": {"pods": "100", "requests.cpu": "64"}}
+    limits = {"limits": [{"type": "Container", "defaultRequest": {"cpu": "1"}}]}
+    objects = render({"runs": {"resourceQuota": quota, "limitRange": limits}})
+    assert objects["ResourceQuota system-runs/r-nextflow-controller"]["spec"] == quota
+    assert objects["LimitRange system-runs/r-nextflow-controller"]["spec"] == limits
+    assert {"ResourceQuota", "LimitRange"}.isdisjoint(one["kind"] for one in render().values())
+
+
+def test_helm_test_starts_the_run_that_is_asked_for() -> None:
+    """Over the values' own, with a place for its results that tasks and head share."""
+    objects = render(
+        {"test": {"run": {"pipeline": "nf-core/demo", "parameters": {"input": "x"}}}, "work": {"path": "/d"}}
+    )
+    (container,) = objects["Pod system/r-nextflow-controller-test"]["spec"]["containers"]
+    env = {one["name"]: one.get("value") for one in container["env"]}
+    assert json.loads(env["RUN"] or "") == {
+        "pipeline": "nf-core/demo",
+        "profile": "kubernetes",
+        "parameters": {"delay_seconds": 0, "input": "x", "outdir": "/d/helm-test"},
+    }
+    assert {"URL", "HOST"}.isdisjoint(env)
+
+
 def test_what_exists_already_is_not_made() -> None:
     """Secrets, the runs' namespace and the work volume of somebody else's making."""
     values = {
@@ -255,7 +301,7 @@ def test_what_exists_already_is_not_made() -> None:
     objects = render(values)
     assert not [key for key in objects if key.split()[0] in ("Secret", "Namespace", "PersistentVolumeClaim")]
     spec = objects["Deployment system/r-nextflow-controller-run"]["spec"]["template"]["spec"]
-    assert spec["volumes"][0]["secret"]["secretName"] == "callers"
+    assert spec["volumes"][0]["projected"]["sources"][0]["secret"]["name"] == "callers"
     archive = objects["Deployment there/r-nextflow-controller-archive"]["spec"]["template"]["spec"]
     assert archive["volumes"][0]["secret"]["secretName"] == "archive"
     assert spec["containers"][0]["env"][1]["valueFrom"]["secretKeyRef"]["name"] == "users"
@@ -271,7 +317,8 @@ def test_nobody_shows_a_token_where_none_is_asked_for() -> None:
     assert Settings.read(environ(objects)).auth == "off"
     spec = objects["Deployment system/r-nextflow-controller-run"]["spec"]["template"]["spec"]
     assert "volumes" not in spec
-    assert "env" not in objects["Pod system/r-nextflow-controller-test"]["spec"]["containers"][0]
+    (test,) = objects["Pod system/r-nextflow-controller-test"]["spec"]["containers"]
+    assert "TOKEN" not in {one["name"] for one in test["env"]}
 
 
 def test_a_recorder_may_write_logs_and_nothing_else() -> None:
@@ -380,9 +427,9 @@ def test_heads_may_make_jobs_where_tasks_are_jobs() -> None:
 
 def test_a_pod_that_ends_has_the_time_its_function_takes() -> None:
     """What it goes on taking requests for, what its answers may take, and a little more."""
-    objects = render({"stopDelaySeconds": 7, "settings": {"SHUTDOWN_GRACE_SECONDS": "12.5"}})
+    objects = render({"stopDelaySeconds": 7, "settings": {"SHUTDOWN_GRACE_SECONDS": "42.5"}})
     spec = objects["Deployment system/r-nextflow-controller-run"]["spec"]["template"]["spec"]
-    assert spec["terminationGracePeriodSeconds"] == 7 + 13 + 5
+    assert spec["terminationGracePeriodSeconds"] == 7 + 43 + 5
 
 
 def test_settings_that_change_start_pods_anew() -> None:
@@ -394,21 +441,3 @@ def test_settings_that_change_start_pods_anew() -> None:
 
     assert annotation({}) == annotation({"functions": {"run": {"replicas": 9}}})
     assert annotation({}) != annotation({"settings": {"LOG_LEVEL": "DEBUG"}})
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"replicas": 1}, "additional properties 'replicas' not allowed"),
-        ({"functions": {"walk": {}}}, "additional properties 'walk' not allowed"),
-        ({"functions": {"run": {"replica": 1}}}, "additional properties 'replica' not allowed"),
-        ({"settings": {"RATE_LIMIT": "off"}}, "additional properties 'RATE_LIMIT' not allowed"),
-        ({"settings": {"HISTORY_MAX_RUNS": 5}}, "at '/settings/HISTORY_MAX_RUNS': got number, want string"),
-        ({"auth": {"mode": "none"}}, "at '/auth/mode': value must be one of 'tokens', 'off'"),
-        ({"runs": {"namespace": "system"}}, "runs.namespace is the release's own"),
-        ({"redis": {"enabled": False}}, "at '/redis/externalSecret': minLength: got 0, want 1"),
-    ],
-)
-def test_values_that_mean_nothing_are_refused(values: Object, said: str) -> None:
-    """With words that name them, before anything is made."""
-    assert said in refusal(values)
