@@ -198,7 +198,9 @@ class KubernetesRunner:
         return None if job is None else _is_past(job, attempt)
 
     async def progress(self, run_id: str) -> Progress | None:
-        return await self._archive.progress(run_id) if self._archive is not None else None
+        with suppress(Unavailable):  # Redis has it, too, or no one will
+            return await self._archive.progress(run_id) if self._archive is not None else None
+        return None
 
     def _archived(self, run_id: str, attempt: int) -> "Callable[[LineId], AsyncGenerator[Sequence[Line], None]]":
         """What the recorder has kept of a log, behind a line; nothing where there is no archive."""
