@@ -57,6 +57,15 @@ def attempt_config(launch: Path, session_id: str, *, goes_on: bool) -> str:
     return nextflow.resume(session_id) if goes_on and known else ""
 
 
+def copy(bundle: Path, volume: Path) -> None:
+    """Copy what is in a directory into another, which is somebody else's and stays as it is itself."""
+    for entry in bundle.iterdir():
+        if entry.is_dir():
+            shutil.copytree(entry, volume / entry.name, dirs_exist_ok=True)
+        else:
+            shutil.copy2(entry, volume)
+
+
 def forget(kept: Path, own: str, ttl_seconds: float, most: int) -> None:
     """Remove what is kept of old runs: of those that nothing was written of for too long, and beyond `most`."""
     runs = [(path.stat().st_mtime, path) for path in kept.glob("run-*") if is_run_id(path.name) and path.name != own]
@@ -84,7 +93,7 @@ def _main(run_id: str, session_id: str, mode: str, bundle: str) -> None:
     config = attempt_config(launch, session_id, goes_on=again or mode == "resume")
     Path(beside.ATTEMPT_CONFIG).write_text(config, "utf-8")
     if bundle:
-        shutil.copytree(bundle, beside.PIPELINES, dirs_exist_ok=True)
+        copy(Path(bundle), Path(beside.PIPELINES))
     kept = Path(beside.kept(settings.work_path))
     forget(kept, run_id, settings.history_ttl_seconds, settings.history_max_runs)
     (kept / run_id).mkdir(parents=True, exist_ok=True)

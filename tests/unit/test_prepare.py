@@ -64,6 +64,23 @@ def test_a_session_is_resumed_where_there_is_one(tmp_path: Path, goes_on: bool, 
     assert config == (f"resume = '{SESSION}'\n" if resumes else "")
 
 
+def test_a_bundle_is_copied_however_often(tmp_path: Path) -> None:
+    """Files and directories; the volume's own directory is not touched (it is the kubelet's)."""
+    (tmp_path / "bundle" / "examples" / "one").mkdir(parents=True)
+    (tmp_path / "bundle" / "examples" / "one" / "main.nf").write_text("x")
+    (tmp_path / "bundle" / "README").write_text("y")
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o707)
+    for _ in range(2):
+        prepare.copy(tmp_path / "bundle", volume)
+        assert {str(path.relative_to(volume)) for path in volume.rglob("*") if path.is_file()} == {
+            "examples/one/main.nf",
+            "README",
+        }
+        assert volume.stat().st_mode & 0o777 == 0o707
+
+
 def test_what_is_kept_is_forgotten_in_time(tmp_path: Path) -> None:
     """The oldest, and what is more than there may be; never the own run's, nor what is none of ours."""
     runs = [new_run_id() for _ in range(5)]
