@@ -131,17 +131,28 @@ class Release:
         """Let a HELD run go on to its end."""
         kubectl("exec", "--namespace", self.runs, f"job/{run_id}", "--", "touch", "/tmp/go")  # noqa: S108  # the pod's
 
+    def evict(self, run_id: str) -> None:
+        """Have a run's head taken from its node, as a drain or an autoscaler does it."""
+        (head,) = [name for name in self.pods_of(run_id) if name.startswith(run_id)]
+        path = f"/api/v1/namespaces/{self.runs}/pods/{head}/eviction"
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": head, "namespace": self.runs}}
+        command("kubectl", "create", "--raw", path, "--filename", "-", stdin=json.dumps(body))
+
     def pods(self, component: str) -> dict[str, Object]:
         """A component's pods that are not on their way out, by uid."""
         chosen = f"app.kubernetes.io/component={component},app.kubernetes.io/instance=nfc-{self.mark}"
-        found = self.get("pods", "--selector", chosen)["items"]
+        found = self.get("pods", "--selector", chosen, namespace=self.place_of(component))["items"]
         return {item["metadata"]["uid"]: item for item in found if "deletionTimestamp" not in item["metadata"]}
+
+    def place_of(self, component: str) -> str:
+        """The namespace of a component."""
+        return self.runs if component == "archive" else self.namespace
 
     def kill(self, component: str) -> None:
         """End all pods of a component as a crash would, and wait until as many others are ready."""
         old = self.pods(component)
         names = [pod["metadata"]["name"] for pod in old.values()]
-        kubectl("delete", "pods", "--namespace", self.namespace, "--grace-period=0", "--force", *names)
+        kubectl("delete", "pods", "--namespace", self.place_of(component), "--grace-period=0", "--force", *names)
         self.await_pods(component, len(old), but=old)
 
     def await_pods(self, component: str, count: int, but: Container[str] = ()) -> None:
@@ -152,6 +163,11 @@ class Release:
             return len(pods) == count and all(uid not in but and _is_ready(pod) for uid, pod in pods.items())
 
         until(there, f"{count} pods of {component}")
+
+    def scale(self, function: str, replicas: int) -> None:
+        """Have a function so many pods; returns at once."""
+        deployment = f"deployment/{self.name}-{function}"
+        kubectl("scale", "--namespace", self.namespace, deployment, f"--replicas={replicas}")
 
     def scale_redis(self, replicas: int) -> None:
         """Take Redis away (0), or bring it back (1)."""
