@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -128,8 +129,11 @@ class Release:
         return [item["metadata"]["name"] for item in found["items"]]
 
     def let(self, run_id: str) -> None:
-        """Let a HELD run go on to its end."""
-        kubectl("exec", "--namespace", self.runs, f"job/{run_id}", "--", "touch", "/tmp/go")  # noqa: S108  # the pod's
+        """Let a HELD run go on to its end, as soon as its node takes such a word."""
+        touch = ("kubectl", "exec", "--namespace", self.runs, f"job/{run_id}", "--", "touch", "/tmp/go")  # noqa: S108
+        until(
+            lambda: subprocess.run(touch, capture_output=True, check=False).returncode == 0, f"{run_id} to be let go on"
+        )
 
     def evict(self, run_id: str) -> None:
         """Have a run's head taken from its node, as a drain or an autoscaler does it."""

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.following import Follower
 from tests.cluster.place import IMAGES, kill9, kubectl
-from tests.cluster.release import FUNCTIONS, Caller, Release, eventually, log
+from tests.cluster.release import FUNCTIONS, HELD, Caller, Release, log
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -144,17 +144,15 @@ async def test_a_run_that_nobody_watches(release: Release, caller: Caller) -> No
 
 async def test_what_a_head_leaves_behind_is_told_and_removed(release: Release, caller: Caller) -> None:
     """By the clean-up that comes by itself, where nobody calls; `status` names it as long as it is there."""
-    run_id = await caller.started("echo done")
-    assert (await caller.ended(run_id))["left_behind"] == []
-    # What Nextflow would have made, and what of it would be left had its head been killed by a node's end.
+    run_id = await caller.started(HELD)
+    await caller.ready(run_id)
+    # What Nextflow would have made, and what would be left of it had its head come to a hard end.
     label, name = f"nextflow-controller/run-id={run_id}", f"nf-{release.mark}"
     image = ("--image", IMAGES["head"], "--command", "--", "sleep", "3600")
     kubectl("run", name, f"--namespace={release.runs}", f"--labels={label}", *image)
-
-    async def named() -> bool:
-        return bool((await caller.truth("/status", run_id=run_id))["left_behind"] == [name])
-
-    await eventually(named, "status to name what is left behind")
+    await asyncio.to_thread(release.let, run_id)
+    ended = await caller.ended(run_id)
+    assert (ended["status"], ended["left_behind"]) == ("succeeded", [name])
     where = f"--namespace={release.namespace}"
     kubectl("create", "job", f"now-{release.mark}", f"--from=cronjob/{release.name}-cleanup", where)
     kubectl("wait", f"job/now-{release.mark}", "--for=condition=Complete", where, "--timeout=60s")
