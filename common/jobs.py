@@ -39,6 +39,7 @@ class Job:
         started_at, finished_at: of the head, by the clock of where it runs; on Kubernetes it starts with its launch.
         exit_code: of the head; None where nobody saw it.
         message: what the runner knows about a state that needs words.
+        attempt: the number of the head that it has now, or had last: one taken from its node is replaced by another.
         awaited_since: when a head was asked for that has not come; None where none is awaited.
         remains: how many pods or processes of the run are still there, where that was looked at.
     """
@@ -54,6 +55,7 @@ class Job:
     finished_at: datetime | None = None
     exit_code: int | None = None
     message: str | None = None
+    attempt: int = 1
     awaited_since: datetime | None = None
     remains: int = 0
 
@@ -120,6 +122,7 @@ def info(job: Job) -> RunInfo:
         duration_seconds=duration,
         exit_code=job.exit_code,
         job_name=job.run_id,
+        attempt=job.attempt,
         session_id=job.record.session_id,
         resumed_from=job.record.resumed_from,
         message=_message(job),

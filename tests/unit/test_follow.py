@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from common import feed, follow, look, pump
+from common import feed, follow, look, pages, pump, reader
 from common.errors import Unavailable
-from common.events import ZERO, Cursor, LineId
+from common.events import ZERO, Cursor, LineId, Place
 from common.frames import Farewell, Lines
 from common.lock import Lock
 from common.models import ProcessProgress, Progress
@@ -24,7 +24,9 @@ pytestmark = pytest.mark.slow
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that is only patience is short."""
     for module, names in (
-        (feed, ("_WATCH_SECONDS", "_RETRY_SECONDS", "_BLOCK_SECONDS")),
+        (feed, ("_WATCH_SECONDS",)),
+        (pages, ("_QUIET_SECONDS",)),
+        (reader, ("_RETRY_SECONDS", "_BLOCK_SECONDS")),
         (pump, ("_RETRY_SECONDS", "_CLAIM_SECONDS")),
         (follow, ("_UNREADABLE_SECONDS", "_NEXT_SECONDS")),
     ):
@@ -83,8 +85,8 @@ async def test_history_goes_over_into_what_is_new_without_hole_or_duplicate(
     given: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Followers that begin at the beginning, in the middle and anywhere else, while lines come and the window moves."""
-    monkeypatch.setattr(feed, "_WINDOW_LINES", 40)
-    monkeypatch.setattr(feed, "_BATCH_LINES", 9)
+    monkeypatch.setattr(reader, "_WINDOW_LINES", 40)
+    monkeypatch.setattr(reader, "PAGE_LINES", 9)
     run_id = given.runner.start()
     given.runner.write(run_id, *texts(300))
     first = given.follow()
@@ -260,9 +262,12 @@ async def test_a_hole_that_nobody_can_fill_is_a_gap(given: World) -> None:
     given.runner.lose(run_id)
     late = given.followers(given.processes[1])
     opened = late._feeds._feeds[run_id]
-    page = await opened.after(lines[4].id)
-    assert (page.gap, page.last) == ((lines[4].id, lines[19].id), lines[19].id)
-    assert (await opened.after(page.last)).lines == tuple(lines[20:])
+    [page], place = await opened.after(Place(1, lines[4].id))
+    [gap] = page.events()
+    assert (gap["type"], gap["id"]) == ("gap", str(Cursor(run_id, 1, lines[19].id)))
+    assert gap["data"]["after"] == str(lines[4].id)
+    [page], _ = await opened.after(place)
+    assert [event["data"]["line"].encode() for event in page.events()] == texts(5, 20)
 
 
 async def test_a_cursor_is_not_applied_to_another_run(given: World) -> None:
@@ -412,7 +417,7 @@ async def test_a_slow_follower_falls_out_of_the_window_and_misses_nothing(
     given: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It costs no memory, holds nobody up, and is fed by id."""
-    monkeypatch.setattr(feed, "_WINDOW_LINES", 50)
+    monkeypatch.setattr(reader, "_WINDOW_LINES", 50)
     run_id = given.runner.start()
     fast = given.follow()
     slow = given.followers().follow(asks(), run_id)
@@ -422,7 +427,7 @@ async def test_a_slow_follower_falls_out_of_the_window_and_misses_nothing(
     given.runner.write(run_id, *texts(480, 20))
     await fast.has(texts(500))
     opened = given.followers()._feeds._feeds[run_id]
-    assert sum(len(batch.lines) for batch in opened._window.batches) <= 50
+    assert sum(len(batch.lines) for batch in opened._reader.window.batches) <= 50
     given.runner.end(run_id)
     found += [frame async for frame in slow]
     assert [line.text for frame in found if isinstance(frame, Lines) for line in frame.lines] == texts(500)
