@@ -89,6 +89,10 @@ class LogRunner:
         self._holder = job.holder
         return run_id
 
+    def add(self, job: Job) -> None:
+        """Have a Job that is as it is."""
+        self.runs[job.run_id] = Run(job)
+
     def write(self, run_id: str, *texts: bytes, at_ns: int | None = None) -> None:
         """Have a run write lines, a microsecond apart, or all at `at_ns`."""
         for text in texts:
@@ -192,6 +196,8 @@ class LogRunner:
                     await asyncio.sleep(0)
                     self._check()
                 if await self.final(run_id, attempt) and at == len(run.logs[attempt - 1].lines):
+                    if not at:
+                        yield ()  # it is there, and empty
                     return
                 yield ()
                 if news is self._news:
@@ -204,7 +210,7 @@ class LogRunner:
 
 def platform(url: str, runner: LogRunner, **changes: Any) -> Platform:
     """A process' parts over a runner and a Redis."""
-    settings = Settings(redis_url=url, **changes)
+    settings = Settings(**{"redis_url": url, **changes})
     return Platform.assemble(settings, lambda: cast("Runner", runner), Connection.open(settings))
 
 

@@ -47,6 +47,8 @@ async def test_real_events_fit(given: World) -> None:
     counts = ProcessProgress(submitted=1, running=1)
     given.runner.runs[new].progress = Progress(total=counts, processes={"A": counts})
     await live.until(lambda follower: "progress" in follower.kinds)
+    given.runner.skip(new, b"It is gone.")
+    given.runner.restart(new)
     given.runner.end(new)
     await live.end()
     lost = given.follow(run_id=old)
@@ -54,7 +56,7 @@ async def test_real_events_fit(given: World) -> None:
     given.runner.lose(old)
     await lost.end()
     sent = [event for follower in given.all for frame in follower.frames for event in frame.events()]
-    assert {event["type"] for event in sent} == {"status", "log", "progress", "complete", "gap", "error"}
+    assert {event["type"] for event in sent} == {"status", "log", "progress", "complete", "gap", "restarted", "error"}
     assert [event for event in sent if not fits(event)] == []
 
 
