@@ -133,17 +133,14 @@ class Reader:
             self.ready.set()
             self._add((), self.top, ended=ended)
         longest = min(_BLOCK_SECONDS, self._platform.settings.redis_timeout_seconds / 2)
-        idle = True
+        block_ms = 0
         while not self.ended.is_set():
-            if idle and await self._is_kept():
-                self.current.set()
-            if self.ended.is_set():
-                return
-            block_ms = int(1000 * (longest if self.current.is_set() else min(longest, _GLANCE_SECONDS))) or 1
             chunk = await streams.read(self._run_id, self.attempt, self.top, PAGE_LINES, block_ms=block_ms)
-            idle = not chunk.lines
             if chunk.lines or chunk.ended:
                 self._add(chunk.lines, chunk.last, ended=chunk.ended)
+            elif await self._is_kept():
+                self.current.set()
+            block_ms = int(1000 * (longest if self.current.is_set() else min(longest, _GLANCE_SECONDS))) or 1
 
     async def _is_kept(self) -> bool:
         """Whether somebody sees to it that Redis has the log, and has brought it up to date; else it is done here."""

@@ -185,6 +185,26 @@ async def test_what_is_only_away_is_waited_for(given: World, monkeypatch: pytest
     assert follower.kinds.count("gap") == 1  # its log's own
 
 
+async def test_a_log_that_only_redis_holds_is_told_when_it_is_back(
+    given: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a run happened there is nothing left of it: while Redis is away that is no end, and no gap afterwards."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(12))
+    given.runner.end(run_id)
+    await keep(given, run_id, 1)
+    given.runner.forget(run_id, 1)
+    streams = given.processes[0].streams
+
+    async def away(*_: Any) -> Any:
+        raise Unavailable("redis", "It is away.")
+
+    monkeypatch.setattr(streams, "top", away)  # which is asked once, at the beginning
+    follower = given.follow(follow=False)
+    await follower.end()
+    assert (follower.texts, follower.kinds) == (texts(12), ["status", "log", "complete"])
+
+
 async def test_attempts_without_redis(given: World) -> None:
     """With Redis away from the first attempt to the end all comes from where the run happens, live and afterwards."""
     process = given.process(redis_url="redis://127.0.0.1:1/0")
