@@ -1,5 +1,5 @@
 # One image for every function; which one it serves is the container's argument: run, status, active, cancel, history,
-# stream or docs. Builds with docker, podman and buildah alike; any base with python3 (3.11 or newer) and its venv will do.
+# stream, docs or archive. Builds with docker, podman and buildah alike; any base with python3 (3.11 or newer) and its venv will do.
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS build
@@ -24,7 +24,7 @@ RUN /app/venv/bin/python -m compileall -q -j 0 /app
 FROM ${BASE}
 COPY --from=build /app /app
 WORKDIR /app
-ENV HOST=0.0.0.0 PORT=8080 RUNNER=kubernetes PIPELINES_DIR=/app/pipelines PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/app/venv/bin:$PATH HOST=0.0.0.0 PORT=8080 RUNNER=kubernetes PIPELINES_DIR=/app/pipelines PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
 EXPOSE 8080
 ENTRYPOINT ["/app/venv/bin/python", "-m", "functions.server"]

@@ -1,9 +1,9 @@
 """The archive of an attempt's log: segments on disk that outlive Redis and the runtime's own file.
 
 A segment is named after the id of its first line and holds one line of the log a line:
-`<id> <nanoseconds> <o|e> <text>`. The open one is plain, so that every line is on disk as soon as it
+`<id> <nanoseconds> <stream> <text>`. The open one is plain, so that every line is on disk as soon as it
 was written; a full one is compressed. A line torn by a crash is cut off when the archive is opened
-again, and the reader of the log brings it once more.
+again, and the reader of the log brings it once more. Streams are `o`ut, `e`rr and `g`, a gap.
 """
 
 import gzip
@@ -13,10 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from common.events import ZERO, Line, LineId
+from common.events import ZERO, Line, LineId, stream_of
 
 SEGMENT_BYTES = 4 * 1024 * 1024
+_BATCH_LINES = 500
 _END = "end"
+
+
+def place(kept: Path, attempt: int) -> Path:
+    """Where an attempt's archive is, in the directory of what is kept of its run."""
+    return kept / "archive" / str(attempt)
 
 
 class Archive:
@@ -36,7 +42,7 @@ class Archive:
             return
         if self._open is None:
             self._open = (self._directory / f"{_name(fresh[0].id)}.log").open("ab")
-        self._open.write(b"".join(map(_packed, fresh)))
+        self._open.write(b"".join(map(packed, fresh)))
         self._open.flush()
         self.top = fresh[-1].id
         if self._open.tell() >= self._segment_bytes:
@@ -74,21 +80,86 @@ class Archive:
             else:
                 plain.unlink()  # its name promised a line that is not there
         newest = max(self._directory.glob("*.log*"), default=None)
-        last = ZERO
-        if newest is not None:
-            for line in _lines(newest):
-                last = line.id
-        return last
+        if newest is None:
+            return ZERO
+        with _opened(newest) as file:
+            return max((unpacked(raw).id for raw in file), default=ZERO)
+
+
+class Reader:
+    """Reads an attempt's segments in order, from the line behind `after` on, while more may be written to them."""
+
+    def __init__(self, directory: Path, after: LineId = ZERO) -> None:
+        self._directory = directory
+        self._after = after
+        self._segment = ""  # the stem of the one that is open, or was last
+        self._file: BinaryIO | None = None
+
+    def read(self, most: int = _BATCH_LINES) -> list[Line]:
+        """The next lines, as many as are there, up to `most`."""
+        lines: list[Line] = []
+        while len(lines) < most and (self._file is not None or self._next()):
+            over = self._stems()[-1:] > [self._segment]  # asked for before its end is read: it gets no more lines
+            lines += self._fresh(most - len(lines))
+            if len(lines) < most:
+                if not over:
+                    break
+                self.close()
+        return lines
+
+    def close(self) -> None:
+        """Let go of the segment that is open."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _fresh(self, most: int) -> list[Line]:
+        lines: list[Line] = []
+        while self._file is not None and len(lines) < most:
+            raw = self._file.readline()
+            if not raw.endswith(b"\n"):
+                self._file.seek(-len(raw), os.SEEK_CUR)  # being written just now
+                break
+            if (line := unpacked(raw)).id > self._after:
+                lines.append(line)
+                self._after = line.id
+        return lines
+
+    def _next(self) -> bool:
+        """Open the segment after the last; first of all the one in which `after` would be."""
+        stems = self._stems()
+        begin = max((stem for stem in stems if not self._segment and stem <= _name(self._after)), default="")
+        following = next((stem for stem in stems if stem > self._segment and stem >= begin), None)
+        if following is None:
+            return False
+        self._segment, self._file = following, _opened(self._directory / f"{following}.log")
+        return True
+
+    def _stems(self) -> list[str]:
+        names = (path.name for path in self._directory.glob("*.log*"))
+        return sorted({name.partition(".")[0] for name in names if not name.endswith(".tmp")})
 
 
 def read(directory: Path, after: LineId = ZERO) -> Iterator[Line]:
     """The archived lines behind `after`, in order; only the segments that may hold them are opened."""
-    segments = sorted(directory.glob("*.log*"))
-    first = max((n for n, path in enumerate(segments) if path.name <= f"{_name(after)}.zzz"), default=0)
-    for path in segments[first:]:
-        if path.suffix == ".tmp" or (path.suffix == ".log" and path.with_suffix(".log.gz").exists()):
-            continue
-        yield from (line for line in _lines(path) if line.id > after)
+    reader = Reader(directory, after)
+    try:
+        while lines := reader.read():
+            yield from lines
+    finally:
+        reader.close()
+
+
+def page(directory: Path, after: LineId, most_bytes: int) -> bytes:
+    """The archived lines behind `after` as the archive holds them: about so many bytes of whole lines."""
+    lines: list[bytes] = []
+    size = 0
+    for line in read(directory, after):
+        lines.append(packed(line))
+        size += len(lines[-1])
+        if size >= most_bytes:
+            break
+    return b"".join(lines)
 
 
 def whole(directory: Path) -> bool:
@@ -100,17 +171,19 @@ def _name(first: LineId) -> str:
     return f"{first.ms:015d}-{first.seq:010d}"
 
 
-def _packed(line: Line) -> bytes:
-    return b"%b %d %b %b\n" % (str(line.id).encode(), line.at_ns, line.stream[3:4].encode(), line.text)
+def packed(line: Line) -> bytes:
+    """A line as the archive holds it."""
+    return b"%b %d %b %b\n" % (str(line.id).encode(), line.at_ns, line.letter.encode(), line.text)
 
 
-def _lines(path: Path) -> Iterator[Line]:
-    with _opened(path) as file:
-        for packed in file:
-            if not packed.endswith(b"\n"):
-                return  # being written just now
-            line_id, at_ns, stream, text = packed[:-1].split(b" ", 3)
-            yield Line(LineId.parse(line_id.decode()), int(at_ns), "stdout" if stream == b"o" else "stderr", text)
+def unpacked(raw: bytes) -> Line:
+    """The line that was packed.
+
+    Raises:
+        ValueError: it is none.
+    """
+    line_id, at_ns, letter, text = raw.removesuffix(b"\n").split(b" ", 3)
+    return Line(LineId.parse(line_id.decode()), int(at_ns), stream_of(letter), text)
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -114,12 +114,12 @@ def _tells_enough(platform: Platform, found: RunInfo, own: RunRecord) -> bool:
     """Whether a fresh record is enough to attach to.
 
     It cannot tell whether one that is ending has gone, whether anybody is going to launch one that is queued, whether
-    one that does not start is to be given up, or what request the own id stands for.
+    one that does not start (again) is to be given up, or what request the own id stands for.
     """
     if found.status not in _LIVE or found.run_id == own.run_id:
         return False
     age = datetime.now(UTC) - found.created_at
-    return found.started_at is not None or age.total_seconds() < platform.settings.start_deadline_seconds
+    return found.status is State.RUNNING or age.total_seconds() < platform.settings.start_deadline_seconds
 
 
 async def _tell(platform: Platform, verdict: Verdict, found: RunInfo, *, own: bool) -> None:

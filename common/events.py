@@ -58,7 +58,7 @@ class LineId(NamedTuple):
 
 
 ZERO = LineId(0, 0)
-GAP = "gap"
+GAP = "gap"  # as the stream of a line: it says why others are missing
 _LETTERS = {"stdout": "o", "stderr": "e", GAP: "g"}
 _STREAMS = {letter.encode(): stream for stream, letter in _LETTERS.items()}
 

@@ -209,10 +209,13 @@ class RunInfo(_Wire):
     duration_seconds: float | None = None
     exit_code: int | None = None
     job_name: str
-    attempt: int = 1
+    attempt: int = Field(1, ge=1, description="Which head it has: one that is taken from its node is started again.")
     session_id: str
     resumed_from: str | None = None
     message: str | None = Field(None, description="What a person should know about this state, in plain words.")
+    left_behind: tuple[str, ...] = Field(
+        (), description="Of a run that has ended: the pods, Jobs or processes of it that are still there."
+    )
 
 
 class RunStatus(RunInfo):

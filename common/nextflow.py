@@ -9,7 +9,7 @@ its session (it may have been ended before it got that far), and a name can be g
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ _PASSED = re.compile(
     r"|DOCKER_HOST|(CONDA|MAMBA|SINGULARITY|APPTAINER)_\w+"
 )
 _SESSION = "NXF_UUID"  # makes a fresh run's session the one of its record
+_IGNORE = "NXF_IGNORE_RESUME_HISTORY"  # sessions and names are taken as they are given
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Place:
 
     pipeline: str
     params: Path
-    config: Path
+    configs: Sequence[Path]  # the last one counts
     log: Path
     trace: Path
     work: Path
@@ -63,7 +64,7 @@ def command(nextflow: Path, record: RunRecord, place: Place, history: History | 
     """The argument vector that runs what the record asks for.
 
     Args:
-        history: None where it is not to be seen: nothing is resumed then, and the name is one that none can have had.
+        history: None where it is not to be seen: `environment` has Nextflow ignore it, and `resume` is what resumes.
     """
     request = record.request
     arguments = [str(nextflow), "-log", str(place.log), "run", place.pipeline]
@@ -75,7 +76,7 @@ def command(nextflow: Path, record: RunRecord, place: Place, history: History | 
         arguments += ["-profile", request.profile]
     if resumes(record, history):
         arguments += ["-resume", record.session_id]
-    return [*arguments, "-c", str(place.config)]
+    return [*arguments, *(part for config in place.configs for part in ("-c", str(config)))]
 
 
 def resumes(record: RunRecord, history: History | None) -> bool:
@@ -94,7 +95,14 @@ def environment(environ: Mapping[str, str], record: RunRecord, history: History 
     """What Nextflow and its tasks see of this process' environment: an allow-list, no secrets of ours."""
     passed = {name: value for name, value in environ.items() if _PASSED.fullmatch(name)}
     passed.pop(_SESSION, None)
+    if history is None:
+        passed[_IGNORE] = "true"
     return passed if resumes(record, history) else passed | {_SESSION: record.session_id}
+
+
+def resume(session_id: str) -> str:
+    """The configuration with which a run goes on where this session has stopped."""
+    return f"resume = '{session_id}'\n"
 
 
 def params_file(request: RunRequest) -> str:
@@ -122,8 +130,5 @@ trace {{
 
 def _name(record: RunRecord, history: History | None) -> str:
     """Nextflow's name for the run: its id, unless an earlier run with the same Idempotency-Key had it."""
-    run_id = record.run_id
-    if history is None:
-        return f"{run_id}-{record.session_id[:8]}"
-    names = itertools.chain([run_id], (f"{run_id}-{number}" for number in itertools.count(2)))
-    return next(name for name in names if name not in history.names)
+    names = itertools.chain([record.run_id], (f"{record.run_id}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if history is None or name not in history.names)

@@ -29,12 +29,12 @@ TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 _ENDS = TERMINAL | {State.UNKNOWN}
 
-# Forward only, but steps may be skipped (nobody may have looked in between). A mark once set decides
-# the end (see jobs.end_state): `cancelled`, or `failed` for what the controller gave up.
+# Forward only, but for a head that is started again; steps may be skipped (nobody may have looked in between). A mark
+# once set decides the end (see jobs.end_state): `cancelled`, or `failed` for what the controller gave up.
 FOLLOWS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.STARTING, State.RUNNING, State.CANCELLING}) | _ENDS,
     State.STARTING: frozenset({State.RUNNING, State.CANCELLING}) | _ENDS,
-    State.RUNNING: frozenset({State.CANCELLING}) | _ENDS,
+    State.RUNNING: frozenset({State.STARTING, State.CANCELLING}) | _ENDS,
     State.CANCELLING: frozenset({State.CANCELLED, State.FAILED, State.UNKNOWN}),
     State.SUCCEEDED: frozenset(),
     State.FAILED: frozenset(),

@@ -3,19 +3,19 @@
 It runs in the recorder beside the run, and in any stream function that finds no recorder at work.
 Ids are the same for all who read the same log, and every append names the top it expects, so two
 pumps at once cannot duplicate, reorder or lose a line, and a Redis that lost something is noticed
-and filled again from the log's beginning.
+and filled again from what it has left.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 
 from common.errors import Unavailable
-from common.events import Line, LineId
+from common.events import ZERO, Line, LineId
 from common.metrics import LINES_DUPLICATE, LINES_RELAYED
-from common.runner import Runner
+from common.runner import Batches, LogSource
 from common.streams import Streams
 
 log = logging.getLogger(__name__)
@@ -24,16 +24,10 @@ _PIECE_BYTES = 1024 * 1024  # of one append: Redis serves nobody else meanwhile
 _RETRY_SECONDS = 0.5
 _CLAIM_SECONDS = 1.0
 
-Gate = Callable[[LineId | None], Awaitable[None]]
 
-
-def reading(runner: Runner, run_id: str, attempt: int) -> "aclosing[AsyncGenerator[Sequence[Line], None]]":
-    """`runner.lines` for an `async with`: whoever stops half-way lets go of the file or connection behind it."""
-    return aclosing(runner.lines(run_id, attempt))
-
-
-async def _open_gate(_: LineId | None) -> None:
-    """Nothing has to happen before a line may go to Redis."""
+def reading(source: LogSource, run_id: str, attempt: int, after: LineId = ZERO) -> "aclosing[Batches]":
+    """`source.lines` for an `async with`: whoever stops half-way lets go of the file or connection behind it."""
+    return aclosing(source.lines(run_id, attempt, after))
 
 
 class Pump:
@@ -47,22 +41,20 @@ class Pump:
 
     def __init__(
         self,
-        runner: Runner,
+        source: LogSource,
         streams: Streams,
         run_id: str,
         attempt: int,
         *,
         who: str,
         lasting: bool,
-        gate: Gate = _open_gate,
     ) -> None:
-        self._runner = runner
+        self._source = source
         self._streams = streams
         self._run_id = run_id
         self._attempt = attempt
         self._who = who
         self._lasting = lasting
-        self._gate = gate  # awaited with the last id of what is about to be appended, and with None before the end
         self._claimed = 0.0
         self.caught_up = False
 
@@ -77,12 +69,12 @@ class Pump:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _pass(self) -> bool:
-        """Go through the log from its beginning, skipping what Redis has; whether nothing is left to do."""
+        """Go through the log from where Redis ends; whether nothing is left to do."""
         try:
             top, ended = await self._streams.top(self._run_id, self._attempt)
             if ended:
                 return True
-            async with reading(self._runner, self._run_id, self._attempt) as batches:
+            async with reading(self._source, self._run_id, self._attempt, top) as batches:
                 async for batch in batches:
                     if (over := await self._over(top)) is not None:
                         return over
@@ -106,7 +98,6 @@ class Pump:
             LINES_DUPLICATE.inc(len(lines) - len(fresh))
             if not fresh:
                 return top
-            await self._gate(fresh[-1].id)
             done, real = await self._streams.append(self._run_id, self._attempt, top, fresh)
             if done:
                 LINES_RELAYED.inc(len(fresh))
@@ -117,10 +108,8 @@ class Pump:
 
     async def _end(self, top: LineId) -> bool:
         """Put the log's end behind its last line, unless the log was not there to be read; whether all is done."""
-        job = await self._runner.job(self._run_id)
-        if job is None or not job.ended:
-            return job is None
-        await self._gate(None)
+        if not (final := await self._source.final(self._run_id, self._attempt)):
+            return final is None
         real, ended = await self._streams.top(self._run_id, self._attempt)
         if ended or real != top:  # another pump's end must not be taken for a line to put one more behind
             return ended

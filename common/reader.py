@@ -171,6 +171,7 @@ class Reader:
         self.ready.set()
         runner = self._platform.runner
         try:
+            # From its first line: a reading that skips what is known has empty batches that are no ticks.
             async with reading(runner, self._run_id, self.attempt) as batches:
                 async for batch in batches:
                     fresh = [line for line in batch if line.id > self.top]

@@ -12,12 +12,29 @@ Both keep to the same contract (tests/contract), so claim, settle and look are w
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from common.events import Line
+from common.events import ZERO, Line, LineId
 from common.jobs import Holder, Job, Lease
 from common.models import CancelMark, Progress, RunRecord, RunRequest
 
+Batches = AsyncGenerator[Sequence[Line], None]
 
-class Runner(Protocol):
+
+class LogSource(Protocol):
+    """Where the logs of runs are read. Every method may raise `Unavailable`."""
+
+    def lines(self, run_id: str, attempt: int, after: LineId = ZERO) -> Batches:
+        """The log of an attempt, from the line behind `after`, in batches, followed until it is final.
+
+        An empty batch is a tick: this is all there is for now. The generator ends once the head is gone
+        and its last line was given. Ids are the same at every call. A line whose stream is `gap` says what is not
+        to be had any more.
+        """
+
+    async def final(self, run_id: str, attempt: int) -> bool | None:
+        """Whether what has been read of a log to its end is all of it; None if there is no such run any more."""
+
+
+class Runner(LogSource, Protocol):
     """A place where runs happen.
 
     Every method may raise `Unavailable`; those that write may raise `OutcomeUnknown`.
@@ -60,10 +77,10 @@ class Runner(Protocol):
         """
 
     async def job(self, run_id: str) -> Job | None:
-        """The run's Job, with its `remains` counted once its head has ended."""
+        """The run's Job, with what `remains` of it once its head has ended."""
 
     async def jobs(self) -> Sequence[Job]:
-        """All Jobs that are retained, in no order; `remains` is not counted."""
+        """All Jobs that are retained, in no order; what `remains` is not looked at."""
 
     async def launch(self, read: Job) -> Job:
         """Let the Job's head start.
@@ -97,20 +114,13 @@ class Runner(Protocol):
             Conflict: it has changed since it was `read`.
         """
 
-    async def sweep(self, run_id: str) -> int:
-        """End the pods or processes that an ended head left behind; how many are still there.
+    async def sweep(self, run_id: str) -> tuple[str, ...]:
+        """End the pods or processes that an ended head left behind; the names of those that are still there.
 
         Those of a head that has not ended are its own, and are left alone.
         """
 
     # What a run says.
-
-    def lines(self, run_id: str, attempt: int) -> AsyncGenerator[Sequence[Line], None]:
-        """The log of an attempt from its first line, in batches, followed until it is final.
-
-        An empty batch is a tick: this is all there is for now. The generator ends once the head is gone
-        and its last line was given. Ids are the same at every call.
-        """
 
     async def progress(self, run_id: str) -> Progress | None:
         """How far the run's tasks are, as last written down where it runs; None if nowhere."""

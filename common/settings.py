@@ -254,6 +254,18 @@ class Settings(BaseModel):
     head_image: str = Field("nextflow/nextflow:24.10.0", description="Image with Nextflow on its PATH.")
     head_service_account: str = Field("default", description="Whom a head is to the API server.")
     task_service_account: str = Field("default", description="Whom tasks are: somebody without rights.")
+    max_attempts: int = Field(
+        3, ge=1, le=10, description="How often a head is started at most: again when it was taken from its node."
+    )
+    recorder_secret: str | None = Field(
+        None,
+        description="A Secret of RUN_NAMESPACE whose keys are REDIS_URL and what goes with it, of a user that may "
+        "append to logs and nothing else. Unset: heads get no recorder.",
+    )
+    archive_url: str | None = Field(
+        None, pattern="^https?://", description="Where what recorders have kept is read. Unset: nowhere."
+    )
+    archive_token: SecretStr | None = Field(None, repr=False, description="The token to read it with.")
     work_claim: str | None = Field(
         None, description="The work volume's claim. Unset: a head's own empty directory, which no task sees."
     )

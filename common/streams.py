@@ -96,12 +96,7 @@ class Streams:
 
     async def write_progress(self, run_id: str, progress: Progress) -> None:
         """Replace what is known of the run's tasks."""
-        async with self._connection.use() as client:
-            key = self._key(run_id, "progress")
-            pipe = client.pipeline(transaction=False)
-            pipe.xadd(key, {"p": progress.model_dump_json()}, maxlen=1, approximate=False)
-            pipe.expire(key, self._ttl_seconds)
-            await pipe.execute()
+        await self._replace(run_id, "progress", "p", progress.model_dump_json(), self._ttl_seconds)
 
     async def progress(self, run_id: str) -> Progress | None:
         """What was last written of the run's tasks."""
@@ -111,6 +106,15 @@ class Streams:
         (_, fields), *_ = newest
         return Progress.model_validate_json(fields[b"p"])
 
+    async def _replace(self, run_id: str, part: str, field: str, value: str, ttl_seconds: int) -> None:
+        """Have a stream hold one entry, for so long."""
+        key = self._key(run_id, part)
+        async with self._connection.use() as client:
+            pipe = client.pipeline(transaction=False)
+            pipe.xadd(key, {field: value}, maxlen=1, approximate=False)
+            pipe.expire(key, ttl_seconds)
+            await pipe.execute()
+
     async def _newest(self, key: str, count: int, below: str = "+") -> list[_Entry]:
         async with self._connection.use() as client:
             return list(cast("Iterable[_Entry]", await client.xrevrange(key, max=below, count=count)))
@@ -118,13 +122,15 @@ class Streams:
     async def pumping(self, run_id: str, who: str, *, insist: bool) -> bool:
         """Say that `who` relays the run's log, for the next seconds; whether it does.
 
-        Advice only, to spare work: without `insist` it is left to whoever else said so lately.
+        Advice only, to spare work: without `insist` it is left to whoever else said so lately. A stream of one entry:
+        a recorder may append to streams, and write nothing else.
         """
-        key = self._key(run_id, "pump")
-        async with self._connection.use() as client:
-            if not insist and await client.get(key) not in (None, who.encode()):
+        if not insist:
+            said = await self._newest(self._key(run_id, "pump"), 1)
+            if said and said[0][1].get(b"who") != who.encode():
                 return False
-            return bool(await client.set(key, who, ex=_PUMP_SECONDS))
+        await self._replace(run_id, "pump", "who", who, _PUMP_SECONDS)
+        return True
 
 
 def _entries(found: object, key: str) -> list[_Entry]:

@@ -32,6 +32,7 @@ from common.web.sockets import Socket
 log = logging.getLogger(__name__)
 
 FUNCTIONS = ("run", "status", "active", "cancel", "history", "stream", "docs")
+BESIDE = ("archive",)  # served one by one only: for the other functions
 _WEBSOCKET_BYTES = 1024  # the longest message that is read: a follower has nothing to say
 
 
@@ -162,10 +163,10 @@ def main(arguments: list[str]) -> int:
         match arguments:
             case []:
                 _run_locally()
-            case [name] if name in FUNCTIONS:
+            case [name] if name in FUNCTIONS + BESIDE:
                 asyncio.run(serve_one(name, Settings.read(os.environ)))
             case _:
-                print(f"usage: python -m functions.server [{' | '.join(FUNCTIONS)}]", file=sys.stderr)
+                print(f"usage: python -m functions.server [{' | '.join(FUNCTIONS + BESIDE)}]", file=sys.stderr)
                 return 2
     except ControllerError as error:
         print(f"error: {error}", file=sys.stderr)

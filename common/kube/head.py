@@ -6,14 +6,25 @@ or cleaned up after it. Only who starts a run imports this.
 """
 
 import json
-from collections.abc import Mapping
 from math import ceil
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from common import nextflow
 from common.errors import Invalid
-from common.kube.objects import CONTAINER, DISRUPTED, DOMAIN, HEAD, RECORD, ROLE, RUN_ID, labels
+from common.kube import beside
+from common.kube.objects import (
+    CONTAINER,
+    DISRUPTED,
+    DOMAIN,
+    HEAD,
+    PREPARE,
+    RECORD,
+    RESTRICTED,
+    ROLE,
+    RUN_ID,
+    labels,
+    merged,
+)
 from common.kube.transport import Object
 from common.models import RunRecord, RunRequest
 from common.settings import Settings
@@ -23,7 +34,6 @@ _FILES = PurePosixPath("/etc/nextflow-controller")
 _HOME = "/home/nextflow"
 _USER = 1000
 _ANNOTATIONS_BYTES = 240 * 1024  # of the 256 KiB that an object's annotations may have
-_RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
 def job(record: RunRecord, settings: Settings, pipeline: str, bundle: str | None = None) -> Object:
@@ -34,6 +44,7 @@ def job(record: RunRecord, settings: Settings, pipeline: str, bundle: str | None
         bundle: the directory of the controller's image that it is in; None: it is from elsewhere.
     """
     own = {**labels(settings.release, HEAD), RUN_ID: record.run_id, ROLE: HEAD}
+    pod = merged(_pod(record, settings, pipeline, bundle), settings.head_pod)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -41,24 +52,32 @@ def job(record: RunRecord, settings: Settings, pipeline: str, bundle: str | None
         "spec": {
             "parallelism": 0,
             "completions": 1,
-            "backoffLimit": 0,
+            # Indexed for the sake of its count of attempts, which is written on each pod; there is one index.
+            "completionMode": "Indexed",
+            "backoffLimitPerIndex": _attempts(settings) - 1,
             "podReplacementPolicy": "Failed",
-            # What ended the pod stands in the Job's own condition, and outlives the pod.
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "FailJob", "onPodConditions": [{"type": DISRUPTED, "status": "True"}]},
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {"containerName": CONTAINER, "operator": "NotIn", "values": [0]},
-                    },
-                ]
-            },
-            "template": {
-                "metadata": {"labels": own, "annotations": _files(record, settings)},
-                "spec": merged(_pod(record, settings, pipeline, bundle), settings.head_pod),
-            },
+            "podFailurePolicy": {"rules": _failures(pod)},
+            "template": {"metadata": {"labels": own, "annotations": _files(record, settings)}, "spec": pod},
         },
     }
+
+
+def _attempts(settings: Settings) -> int:
+    """How many heads a run may have: another one has to find what the last has left, and to be made ready for it."""
+    return settings.max_attempts if settings.work_claim and settings.controller_image else 1
+
+
+def _failures(pod: Object) -> list[Object]:
+    """What a failed pod means: one that was taken is replaced, what has failed by itself would fail again.
+
+    What failed stands in the Job's own condition, and outlives the pod.
+    """
+    taken: Object = {"action": "Count", "onPodConditions": [{"type": DISRUPTED, "status": "True"}]}
+    names = [container["name"] for container in (*pod["containers"], *pod.get("initContainers", ()))]
+    ended = [
+        {"containerName": name, "operator": "NotIn", "values": [0]} for name in names if name in (CONTAINER, PREPARE)
+    ]
+    return [taken, *({"action": "FailJob", "onExitCodes": codes} for codes in ended)]
 
 
 def check_size(request: RunRequest, settings: Settings) -> None:
@@ -73,45 +92,12 @@ def check_size(request: RunRequest, settings: Settings) -> None:
         raise Invalid("/parameters", f"they take {size} bytes as a file; at most {_ANNOTATIONS_BYTES} are possible")
 
 
-def merged(base: Any, extra: Any) -> Any:
-    """`base` with `extra` merged in: mappings by key, lists by their items' names, anything else replaced.
-
-    Items of lists that have no name, or none that `base` knows, come after the others, as `kubectl patch` does it.
-    """
-    if isinstance(base, Mapping) and isinstance(extra, Mapping):
-        both = {key: merged(base[key], extra[key]) for key in base.keys() & extra.keys()}
-        return {**base, **extra, **both}
-    if isinstance(base, list) and isinstance(extra, list):
-        named = {item["name"]: item for item in extra if _has_name(item)}
-        items = [merged(item, named.pop(item["name"], {})) if _has_name(item) else item for item in base]
-        return [*items, *(item for item in extra if not _has_name(item) or item["name"] in named)]
-    return extra
-
-
-def _has_name(item: Any) -> bool:
-    return isinstance(item, Mapping) and isinstance(item.get("name"), str)
-
-
 def _pod(record: RunRecord, settings: Settings, pipeline: str, bundle: str | None) -> Object:
-    base = _head(record, settings, pipeline)
-    return merged(base, _bundled(settings, bundle)) if bundle is not None else base
-
-
-def _bundled(settings: Settings, directory: str) -> Object:
-    """What a head's pod needs besides, to have a directory of the controller's image at the same path."""
-    pipelines = {"name": "pipelines", "mountPath": directory, "readOnly": True}
-    copy = {
-        "name": "pipelines",
-        "image": settings.controller_image,
-        "command": ["cp", "-R", f"{directory}/.", "/pipelines"],
-        "securityContext": _RESTRICTED,
-        "volumeMounts": [{"name": "pipelines", "mountPath": "/pipelines"}],
-    }
-    return {
-        "initContainers": [copy],
-        "containers": [{"name": CONTAINER, "volumeMounts": [pipelines]}],
-        "volumes": [{"name": "pipelines", "emptyDir": {}}],
-    }
+    head = _head(record, settings, pipeline)
+    if settings.controller_image is None:
+        return head
+    pod: Object = merged(head, beside.containers(record, settings, settings.controller_image, bundle))
+    return pod
 
 
 def _head(record: RunRecord, settings: Settings, pipeline: str) -> Object:
@@ -136,9 +122,10 @@ def _head(record: RunRecord, settings: Settings, pipeline: str) -> Object:
                 "command": _command(record, settings, pipeline),
                 "workingDir": settings.work_path,
                 "env": _environment(record),
-                "securityContext": _RESTRICTED,
+                "securityContext": RESTRICTED,
                 "volumeMounts": [
                     {"name": "work", "mountPath": settings.work_path},
+                    {"name": "run", "mountPath": str(beside.RUN)},
                     {"name": "files", "mountPath": str(_FILES), "readOnly": True},
                     {"name": "home", "mountPath": _HOME},
                     {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the container's own
@@ -147,6 +134,7 @@ def _head(record: RunRecord, settings: Settings, pipeline: str) -> Object:
         ],
         "volumes": [
             {"name": "work", **work},
+            {"name": "run", "emptyDir": {}},
             {"name": "home", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
             {
@@ -171,9 +159,12 @@ def _command(record: RunRecord, settings: Settings, pipeline: str) -> list[str]:
     place = nextflow.Place(
         pipeline=pipeline,
         params=Path(_FILES / "params.json"),
-        config=Path(_FILES / "nextflow.config"),
+        configs=[
+            *([Path(beside.ATTEMPT_CONFIG)] if settings.controller_image else []),
+            Path(_FILES / "nextflow.config"),
+        ],
         log=Path("/tmp/nextflow.log"),  # noqa: S108  # the container's own
-        trace=Path("/tmp/trace.txt"),  # noqa: S108
+        trace=Path(beside.TRACE),
         work=Path(root / "work" / (record.request.workdir or "")),
     )
     # The kubelet puts variables in place of $(NAME), and a dollar in place of two.

@@ -1,6 +1,8 @@
 """What is written to Kubernetes, but for the Job itself (`common.kube.head`): plain dicts from pure functions."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from common.jobs import Holder
 from common.kube.transport import Object
@@ -15,6 +17,9 @@ SEALED = f"{DOMAIN}/sealed"
 CANCEL = f"{DOMAIN}/cancel-requested"
 LAUNCHED_AT = f"{DOMAIN}/launched-at"
 CONTAINER = "nextflow"
+PREPARE, RECORDER = "prepare", "recorder"
+FAILURES = "batch.kubernetes.io/job-index-failure-count"  # on a pod: how many were before it
+RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 DISRUPTED = "DisruptionTarget"  # a pod's condition: evicted, preempted, drained, or its node is lost
 
 
@@ -55,3 +60,22 @@ def labels(release: str, component: str) -> dict[str, str]:
         "app.kubernetes.io/component": component,
         "app.kubernetes.io/managed-by": DOMAIN,
     }
+
+
+def merged(base: Any, extra: Any) -> Any:
+    """`base` with `extra` merged in: mappings by key, lists by their items' names, anything else replaced.
+
+    Items of lists that have no name, or none that `base` knows, come after the others, as `kubectl patch` does it.
+    """
+    if isinstance(base, Mapping) and isinstance(extra, Mapping):
+        both = {key: merged(base[key], extra[key]) for key in base.keys() & extra.keys()}
+        return {**base, **extra, **both}
+    if isinstance(base, list) and isinstance(extra, list):
+        named = {item["name"]: item for item in extra if _has_name(item)}
+        items = [merged(item, named.pop(item["name"], {})) if _has_name(item) else item for item in base]
+        return [*items, *(item for item in extra if not _has_name(item) or item["name"] in named)]
+    return extra
+
+
+def _has_name(item: Any) -> bool:
+    return isinstance(item, Mapping) and isinstance(item.get("name"), str)

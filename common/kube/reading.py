@@ -8,13 +8,26 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from common.jobs import Holder, Job, Lease
-from common.kube.objects import CANCEL, CONTAINER, DISRUPTED, HEAD, LAUNCHED_AT, RECORD, ROLE, SEALED
+from common.kube.objects import (
+    CANCEL,
+    CONTAINER,
+    DISRUPTED,
+    FAILURES,
+    HEAD,
+    LAUNCHED_AT,
+    RECORD,
+    RECORDER,
+    ROLE,
+    SEALED,
+)
 from common.kube.transport import Object
 from common.models import CancelMark, RunRecord
 
 _EXIT_CODE = re.compile(rf"Container {CONTAINER} .*exit code (\d+)")
+_EXHAUSTED = "FailedIndexes"  # the last attempt was lost without an end of Nextflow's own
 _TAKEN = "Its pod was taken from its node before Nextflow had ended"
 _OVER = ("Succeeded", "Failed")
+_HEADS = ("failed", "succeeded", "active", "terminating")
 
 
 def lease(found: Object | None) -> Lease:
@@ -34,9 +47,9 @@ def job(found: Object, pods: Sequence[Object] = ()) -> Job | None:
         mark = CancelMark.model_validate_json(annotations[CANCEL]) if CANCEL in annotations else None
     except ValidationError:
         return None
-    heads = [pod for pod in pods if pod["metadata"]["labels"].get(ROLE) == HEAD]
+    heads = sorted(filter(_is_head, pods), key=attempt, reverse=True)
     condition = _condition(status)
-    end = None if condition is None else _end(condition, heads)
+    end = None if condition is None else _end(condition, heads, status.get("failed", 0))
     launched = spec.get("parallelism", 1) > 0
     launched_at = _time(annotations.get(LAUNCHED_AT))
     started_at = launched_at if _has_started(status, heads) else None
@@ -54,9 +67,15 @@ def job(found: Object, pods: Sequence[Object] = ()) -> Job | None:
         finished_at=max(finished_at, started_at) if finished_at and started_at else finished_at,
         exit_code=end.exit_code if end else None,
         message=annotations.get(SEALED) or (end.words if end else _hold_up(heads)),
-        awaited_since=launched_at if launched and started_at is None and not _is_ending(status) else None,
-        remains=_remains(pods, heads) if condition else 0,
+        attempt=max(1, sum(status.get(count) or 0 for count in _HEADS), *map(attempt, heads)),
+        awaited_since=_awaited_since(heads, started_at, launched_at) if launched and not _is_ending(status) else None,
+        remains=_remains(pods) if condition else (),
     )
+
+
+def attempt(pod: Object) -> int:
+    """Which head of its run a pod is: the Job controller writes on each how many failed before it."""
+    return 1 + int(pod["metadata"].get("annotations", {}).get(FAILURES, 0))
 
 
 def warning(events: Sequence[Object]) -> str | None:
@@ -68,10 +87,14 @@ def warning(events: Sequence[Object]) -> str | None:
     return _told("Its pod does not come up" if made else "Its pod cannot be made", last)
 
 
-def _remains(pods: Sequence[Object], heads: Sequence[Object]) -> int:
+def _remains(pods: Sequence[Object]) -> tuple[str, ...]:
     """Every pod (or Job) of a task, whatever it says of itself, and every head that has not ended."""
-    living = sum(pod.get("status", {}).get("phase") not in _OVER for pod in heads)
-    return len(pods) - len(heads) + living
+    over = [pod for pod in pods if _is_head(pod) and pod.get("status", {}).get("phase") in _OVER]
+    return tuple(pod["metadata"]["name"] for pod in pods if pod not in over)
+
+
+def _is_head(pod: Object) -> bool:
+    return bool(pod["metadata"]["labels"].get(ROLE) == HEAD)
 
 
 class _End(NamedTuple):
@@ -79,9 +102,12 @@ class _End(NamedTuple):
     words: str | None
 
 
-def _end(condition: dict[str, Any], heads: Sequence[Object]) -> _End:
+def _end(condition: dict[str, Any], heads: Sequence[Object], failures: int) -> _End:
     if condition["type"] == "Complete":
         return _End(0, None)
+    if condition.get("reason") == _EXHAUSTED and failures > 1:
+        why = next(filter(None, map(_taken, heads)), _TAKEN)
+        return _End(None, f"{why.rstrip('.')}. That was attempt {failures}, the last one.")
     for pod in heads:
         ended = container(pod).get("state", {}).get("terminated")
         if taken := _taken(pod):
@@ -89,13 +115,14 @@ def _end(condition: dict[str, Any], heads: Sequence[Object]) -> _End:
         if ended:
             return _End(ended["exitCode"], _words(ended["exitCode"], ended.get("reason")))
         for status in pod.get("status", {}).get("initContainerStatuses", []):
-            if code := status.get("state", {}).get("terminated", {}).get("exitCode"):
+            code = status.get("state", {}).get("terminated", {}).get("exitCode")
+            if code and status["name"] != RECORDER:
                 return _End(None, f"Nextflow was not started: {status['name']} ended with exit code {code} before it.")
     if DISRUPTED in condition.get("message", ""):
         return _End(None, f"{_TAKEN}.")
     if told := _EXIT_CODE.search(condition.get("message", "")):
         return _End(int(told[1]), _words(int(told[1]), None))
-    if condition.get("reason") == "BackoffLimitExceeded":
+    if condition.get("reason") == _EXHAUSTED:
         return _End(None, "Its pod was deleted before Nextflow had ended.")
     return _End(None, condition.get("message"))
 
@@ -132,6 +159,22 @@ def _is_ending(status: Object) -> bool:
     return bool(status.get("conditions") or any(status.get("uncountedTerminatedPods", {}).values()))
 
 
+def _awaited_since(
+    heads: Sequence[Object], started_at: datetime | None, launched_at: datetime | None
+) -> datetime | None:
+    """Since when a head, or the next one, is not there; None while one runs, or has ended for good."""
+    if started_at is None:
+        return launched_at
+    newest = next(iter(heads), None)
+    if newest is None:
+        return None
+    state = container(newest).get("state", {})
+    if _taken(newest) is not None:
+        ended = state.get("terminated", {}).get("finishedAt")
+        return _time(ended or newest["metadata"].get("deletionTimestamp"))
+    return None if {"running", "terminated"} & state.keys() else _time(newest["metadata"]["creationTimestamp"])
+
+
 def _has_started(status: Object, heads: Sequence[Object]) -> bool:
     if any(status.get(count) for count in ("ready", "succeeded", "failed")):
         return True
@@ -146,7 +189,9 @@ def _words(code: int, reason: str | None) -> str:
 
 def _hold_up(heads: Sequence[Object]) -> str | None:
     """Why a head has not started, in plain words."""
-    for pod in heads:
+    for pod in heads[:1]:  # the newest
+        if taken := _taken(pod):
+            return f"{taken.rstrip('.')}. It is started again."
         told = pod.get("status", {})
         for status in (*told.get("initContainerStatuses", ()), *told.get("containerStatuses", ())):
             waiting = status.get("state", {}).get("waiting", {})

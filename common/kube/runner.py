@@ -5,16 +5,19 @@ on the same runs. Every write names the resourceVersion that its writer read.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from common.errors import Conflict, Unavailable
+from common.events import ZERO
 from common.jobs import Holder, Job, Lease
-from common.kube import objects, reading
+from common.kube import objects, reading, tasks
+from common.kube.archive import Archive
 from common.kube.objects import HEAD, ROLE, RUN_ID
+from common.kube.paths import Paths
 from common.kube.transport import Api, Object
 from common.models import CancelMark, Progress, RunRecord, RunRequest
 from common.names import is_run_id
@@ -22,7 +25,7 @@ from common.settings import Settings
 from common.sources import Sources
 
 if TYPE_CHECKING:
-    from common.events import Line
+    from common.events import Line, LineId
 
 _LOOK_SECONDS = 0.5
 _PAGE = "500"
@@ -38,12 +41,9 @@ class KubernetesRunner:
         self._sources = Sources(
             settings.pipeline_sources, settings.pipelines_dir if settings.controller_image else None
         )
-        namespace = settings.run_namespace
-        leases = f"/apis/coordination.k8s.io/v1/namespaces/{settings.release_namespace}/leases"
-        self._leases, self._lease = leases, f"{leases}/{settings.release}"
-        self._jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
-        self._pods = f"/api/v1/namespaces/{namespace}/pods"
-        self._events = f"/api/v1/namespaces/{namespace}/events"
+        self._paths = Paths(settings)
+        self._of_tasks = (self._paths.jobs, self._paths.pods)
+        self._archive = Archive.open(settings)
 
     @classmethod
     def open(cls, settings: Settings) -> "KubernetesRunner":
@@ -55,17 +55,19 @@ class KubernetesRunner:
 
     async def close(self) -> None:
         await self._api.close()
+        if self._archive is not None:
+            await self._archive.close()
 
     # The fence.
 
     async def lease(self) -> Lease:
-        return reading.lease(await self._api.get(self._lease))
+        return reading.lease(await self._api.get(self._paths.lease))
 
     async def write_lease(self, read: Lease, holder: Holder | None) -> Lease:
         body = objects.lease(self._settings.release, holder, read.version)
         if read.version:
-            return reading.lease(await self._api.replace(self._lease, body))
-        return reading.lease(await self._api.create(self._leases, body))
+            return reading.lease(await self._api.replace(self._paths.lease, body))
+        return reading.lease(await self._api.create(self._paths.leases, body))
 
     # Jobs.
 
@@ -80,28 +82,28 @@ class KubernetesRunner:
 
         pipeline = await asyncio.to_thread(self._sources.resolve, record.request.pipeline)
         made = head.job(record, self._settings, pipeline, self._sources.root_of(pipeline))
-        return _ours(await self._api.create(self._jobs, made))
+        return _ours(await self._api.create(self._paths.jobs, made))
 
     async def job(self, run_id: str) -> Job | None:
         if not is_run_id(run_id):
             return None
-        found = await self._api.get(self._job(run_id))
+        found = await self._api.get(self._paths.job(run_id))
         if found is None:
             return None
         # One whose record cannot be read is not absent: it may have pods, and its Lease must not be emptied.
         job = _ours(found)
         if not job.launched:
             return job
-        pods = await self._list(self._pods, f"{RUN_ID}={run_id}")
+        pods = await self._api.items(self._paths.pods, f"{RUN_ID}={run_id}")
         if job.condition is not None:  # the Jobs of its tasks make pods as long as they are there
-            pods += await self._list(self._jobs, f"{RUN_ID}={run_id},{ROLE}!={HEAD}")
+            pods += await self._api.items(self._paths.jobs, tasks.selector(run_id))
         job = _ours(found, pods)
         if job.awaited_since is None or job.message is not None:
             return job
         return replace(job, message=reading.warning(await self._warnings(pods[0] if pods else found)))
 
     async def jobs(self) -> Sequence[Job]:
-        found = await self._list(self._jobs, f"{ROLE}={HEAD}")
+        found = await self._api.items(self._paths.jobs, f"{ROLE}={HEAD}")
         return [job for item in found if (job := reading.job(item)) is not None]
 
     async def launch(self, read: Job) -> Job:
@@ -126,66 +128,93 @@ class KubernetesRunner:
         conditions = {"uid": read.uid, "resourceVersion": read.version}
         try:
             await self._api.delete(
-                self._job(read.run_id), {"preconditions": conditions, "propagationPolicy": "Background"}
+                self._paths.job(read.run_id), {"preconditions": conditions, "propagationPolicy": "Background"}
             )
         except Conflict:  # of a Job that is another by now, the one that was read is gone
-            found = await self._api.get(self._job(read.run_id))
+            found = await self._api.get(self._paths.job(read.run_id))
             if found is not None and found["metadata"]["uid"] == read.uid:
                 raise
 
-    async def sweep(self, run_id: str) -> int:
+    async def sweep(self, run_id: str) -> tuple[str, ...]:
         job = await self.job(run_id)
         if job is None or not job.ended or not job.remains:
-            return 0
-        for tasks in (self._jobs, self._pods):  # in this order: a Job whose pod is gone may make another
-            for task in await self._list(tasks, f"{RUN_ID}={run_id},{ROLE}!={HEAD}"):
-                conditions = {"uid": task["metadata"]["uid"]}  # a later run's task may have its name by now
-                options = {"preconditions": conditions, "propagationPolicy": "Background"}
-                with suppress(Conflict):
-                    await self._api.delete(f"{tasks}/{task['metadata']['name']}", options)
+            return ()
+        await tasks.delete(self._api, await tasks.find(self._api, self._of_tasks, run_id))
         left = await self.job(run_id)  # counts a head that has not ended, too
-        return left.remains if left is not None else 0
+        return left.remains if left is not None else ()
+
+    async def sweep_orphans(self) -> Mapping[str, Sequence[str]]:
+        """Have the tasks of all runs deleted that have ended or are gone; their names, by run.
+
+        Raises:
+            Unavailable: the API server does not answer; some may be left.
+        """
+        found: dict[str, list[tasks.Task]] = {}
+        # Before their Jobs are looked at: what another run of the same id makes after that is not among them.
+        for task in await tasks.find(self._api, self._of_tasks):
+            found.setdefault(task.run_id, []).append(task)
+        orphans = {}
+        for run_id, left in found.items():
+            job = await self.job(run_id)
+            if job is None or job.ended:
+                orphans[run_id] = [task.name for task in left]
+                await tasks.delete(self._api, left)
+        return orphans
 
     # What a run says.
 
-    async def lines(self, run_id: str, attempt: int) -> "AsyncGenerator[Sequence[Line], None]":
-        from common.kube.log import Log
-
-        if attempt != 1 or not is_run_id(run_id):
+    async def lines(self, run_id: str, attempt: int, after: "LineId" = ZERO) -> "AsyncGenerator[Sequence[Line], None]":
+        if not is_run_id(run_id):
             return
-        log = Log()
-        while (job := await self.job(run_id)) is not None and not job.sealed:
-            pod = await self._head(run_id)
-            state = reading.container(pod).get("state", {}) if pod else {}
-            if pod is not None and {"running", "terminated"} & state.keys():
-                query = {"container": objects.CONTAINER, "timestamps": "true"}
-                if "running" in state:
-                    query["follow"] = "true"
-                log.begin()
+        from common.kube import log as logs
+
+        log = logs.Log(after)
+        archived = self._archived(run_id, attempt)
+        if after == ZERO:  # whether the runtime's file begins with the first line is not to be seen in it
+            async for lines in archived(after):
+                yield log.fresh(lines)
+        while (job := await self.job(run_id)) is not None and not job.sealed and attempt <= job.attempt:
+            pod = await self._head(run_id, attempt)
+            if pod is not None and logs.begun(pod):
                 try:
-                    async for chunk in self._api.stream(f"{self._pods}/{pod['metadata']['name']}/log", **query):
-                        for lines in log.feed(chunk):
-                            yield lines
+                    async for lines in logs.read(self._api, self._paths.pods, pod, log, archived):
+                        yield lines
                 except Unavailable:  # not to be had at this moment: look at the pod again
                     yield ()
                 else:
-                    if "terminated" in state:
-                        if rest := log.rest():
-                            yield rest
-                        async for tick in self._until_ended(run_id):
+                    if logs.over(pod):
+                        async for tick in self._until_final(run_id, attempt):
                             yield tick
                         return
-            elif job.ended:
+            elif _is_past(job, attempt):
+                async for lines in archived(log.told):  # by now it has what is to be had
+                    yield log.fresh(lines)
                 return
             yield ()
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def progress(self, run_id: str) -> Progress | None:
-        return None  # the recorder's: it reads the trace where the head runs
+    async def final(self, run_id: str, attempt: int) -> bool | None:
+        job = await self.job(run_id)
+        return None if job is None else _is_past(job, attempt)
 
-    async def _until_ended(self, run_id: str) -> "AsyncGenerator[Sequence[Line], None]":
+    async def progress(self, run_id: str) -> Progress | None:
+        with suppress(Unavailable):  # Redis has it, too, or no one will
+            return await self._archive.progress(run_id) if self._archive is not None else None
+        return None
+
+    def _archived(self, run_id: str, attempt: int) -> "Callable[[LineId], AsyncGenerator[Sequence[Line], None]]":
+        """What the recorder has kept of a log, behind a line; nothing where there is no archive."""
+
+        async def lines(after: "LineId") -> "AsyncGenerator[Sequence[Line], None]":
+            if self._archive is not None:
+                async for batch in self._archive.lines(run_id, attempt, after):
+                    yield batch
+
+        return lines
+
+    async def _until_final(self, run_id: str, attempt: int) -> "AsyncGenerator[Sequence[Line], None]":
         """Ticks until the Job controller has seen what the kubelet has."""
-        while (job := await self.job(run_id)) is not None and not job.ended:
+        while await self.final(run_id, attempt) is False:
             yield ()
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -193,31 +222,16 @@ class KubernetesRunner:
         """What the cluster has to complain about an object; nothing where that is not to be read."""
         query = f"involvedObject.uid={about['metadata']['uid']},type=Warning"
         with suppress(Unavailable):
-            found = await self._api.get(self._events, fieldSelector=query)
+            found = await self._api.get(self._paths.events, fieldSelector=query)
             return list(found["items"]) if found else []
         return []
 
-    async def _head(self, run_id: str) -> Object | None:
-        pods = await self._list(self._pods, f"{RUN_ID}={run_id},{ROLE}={HEAD}")
-        return max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+    async def _head(self, run_id: str, attempt: int) -> Object | None:
+        pods = await self._api.items(self._paths.pods, f"{RUN_ID}={run_id},{ROLE}={HEAD}")
+        return next((pod for pod in pods if reading.attempt(pod) == attempt), None)
 
     async def _patch(self, read: Job, patch: Object) -> Job:
-        return _ours(await self._api.merge(self._job(read.run_id), patch))
-
-    async def _list(self, path: str, selector: str) -> list[Object]:
-        items: list[Object] = []
-        query = {"labelSelector": selector, "limit": _PAGE}
-        while True:
-            page = await self._api.get(path, **query)
-            if page is None:
-                return items
-            items += page["items"]
-            if not (following := page["metadata"].get("continue")):
-                return items
-            query["continue"] = following
-
-    def _job(self, run_id: str) -> str:
-        return f"{self._jobs}/{run_id}"
+        return _ours(await self._api.merge(self._paths.job(read.run_id), patch))
 
 
 def _ours(found: Object, pods: Sequence[Object] = ()) -> Job:
@@ -225,3 +239,8 @@ def _ours(found: Object, pods: Sequence[Object] = ()) -> Job:
     if job is None:
         raise Unavailable("runner", f"The Job {found['metadata']['name']} carries no record that can be read.")
     return job
+
+
+def _is_past(job: Job, attempt: int) -> bool:
+    """Whether an attempt of this Job's run has ended."""
+    return job.ended or attempt < job.attempt

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 _CALL_SECONDS = 10
+_PAGE = "500"
 _SILENT_SECONDS = 120  # a stream that is silent for so long is cut and opened again: its other end may be gone
 _CONFLICTS = {404, 409, 410}  # of a write to what was read before: it is gone, or another
 _MERGE = "application/merge-patch+json"
@@ -88,6 +89,23 @@ class Api:
         except _Refused as refused:
             if refused.status != 404:
                 raise _meaning(refused) from refused
+
+    async def items(self, path: str, selector: str) -> list[Object]:
+        """All objects of a collection that have these labels.
+
+        Raises:
+            Unavailable: the API server does not answer, or does not show them.
+        """
+        found: list[Object] = []
+        query = {"labelSelector": selector, "limit": _PAGE}
+        while True:
+            page = await self.get(path, **query)
+            if page is None:
+                return found
+            found += page["items"]
+            if not (following := page["metadata"].get("continue")):
+                return found
+            query["continue"] = following
 
     async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
         """What the API server sends at a path, for as long as it does; an empty chunk each half second of silence.

@@ -27,7 +27,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from common.errors import Conflict, Invalid, NotAllowed, OutcomeUnknown, Unavailable
-from common.events import Line
+from common.events import ZERO, Line, LineId
 from common.jobs import Holder, Job, Lease
 from common.local.state import PATIENCE_SECONDS, Files, JobFile, LeaseFile, Orders, State, check_unchanged
 from common.models import CancelMark, Progress, RunRecord, RunRequest
@@ -92,7 +92,7 @@ class LocalRunner:
             sources=Sources(settings.pipeline_sources, settings.pipelines_dir),
             config=settings.nextflow_config,
             grace_seconds=settings.cancel_grace_seconds,
-            recorder=(sys.executable, "-m", "common.recorder"),
+            recorder=(sys.executable, "-m", "common.recorder.local"),
             recorder_environ={**environ, "STATE_DIR": str(settings.state_dir.absolute())},
         )
 
@@ -145,7 +145,7 @@ class LocalRunner:
             raise Unavailable("runner", f"The record of {run_id} cannot be read: it is of another version's form.")
         if not _may_have_left(found):
             return job
-        return replace(job, remains=await asyncio.to_thread(_count, run_id))
+        return replace(job, remains=await asyncio.to_thread(_marked, run_id))
 
     async def jobs(self) -> Sequence[Job]:
         run_ids = await self._do(Files.run_ids)
@@ -224,15 +224,15 @@ class LocalRunner:
         await self._do(lambda files: files.discard(read.run_id) if change(files) else None)
         await asyncio.to_thread(self._state.empty_trash)
 
-    async def sweep(self, run_id: str) -> int:
+    async def sweep(self, run_id: str) -> tuple[str, ...]:
         found = await self._do(lambda files: _look(files, run_id))
         if found is not None and found.runs:  # they are its supervisor's
-            return await asyncio.to_thread(_count, run_id)
+            return await asyncio.to_thread(_marked, run_id)
         return await asyncio.to_thread(_end, run_id, _SWEEP_GRACE_SECONDS)
 
     # What a run says.
 
-    async def lines(self, run_id: str, attempt: int) -> AsyncGenerator[Sequence[Line], None]:
+    async def lines(self, run_id: str, attempt: int, after: LineId = ZERO) -> AsyncGenerator[Sequence[Line], None]:
         from common.local.tail import Tail
 
         if attempt != 1 or not is_run_id(run_id):
@@ -240,7 +240,7 @@ class LocalRunner:
         log = Tail(self._state.run(run_id) / "log")
         ticked_at, quiet, uid, final = 0.0, 0, None, False
         while True:
-            fresh = await asyncio.to_thread(log.read)
+            fresh = [line for line in await asyncio.to_thread(log.read) if line.id > after]
             for start in range(0, len(fresh), _BATCH_LINES):
                 yield fresh[start : start + _BATCH_LINES]
             if log.grew:
@@ -258,8 +258,12 @@ class LocalRunner:
                     ticked_at = time.monotonic()
                 await asyncio.sleep(_PAUSES[min(quiet, len(_PAUSES) - 1)])
                 quiet += 1
-        if rest := log.rest():
+        if rest := [line for line in log.rest() if line.id > after]:
             yield rest
+
+    async def final(self, run_id: str, attempt: int) -> bool | None:
+        job = await self.job(run_id)
+        return None if job is None else job.ended
 
     async def progress(self, run_id: str) -> Progress | None:
         if not is_run_id(run_id):
@@ -303,7 +307,7 @@ class LocalRunner:
         place = nextflow.Place(
             pipeline=self._sources.resolve(record.request.pipeline),
             params=directory / "params.json",
-            config=directory / "nextflow.config",
+            configs=[directory / "nextflow.config"],
             log=directory / "nextflow.log",
             trace=directory / "trace.txt",
             work=self._state.work / (record.request.workdir or ""),
@@ -319,7 +323,7 @@ class LocalRunner:
             grace_seconds=self._grace_seconds,
             files={
                 place.params.name: nextflow.params_file(record.request),
-                place.config.name: nextflow.config(self._config),
+                place.configs[0].name: nextflow.config(self._config),
             },
             notes=nextflow.notes(record, history),
             recorder=[*self._recorder, job.run_id, str(directory)] if self._recorder else [],
@@ -344,16 +348,17 @@ def _unchanged(files: Files, read: Job) -> JobFile:
     return check_unchanged(_look(files, read.run_id), read.uid, read.version)
 
 
-def _count(run_id: str) -> int:
+def _marked(run_id: str) -> tuple[str, ...]:
     from common.local import processes  # psutil: of no use to those who only look at what runs
 
-    return len(processes.marked(run_id))
+    return tuple(f"process {process.pid}" for process in processes.marked(run_id))
 
 
-def _end(run_id: str, grace_seconds: float) -> int:
+def _end(run_id: str, grace_seconds: float) -> tuple[str, ...]:
     from common.local import processes
 
-    return processes.end(lambda: processes.marked(run_id), grace_seconds, _SWEEP_WAIT_SECONDS)
+    left = processes.end(lambda: processes.marked(run_id), grace_seconds, _SWEEP_WAIT_SECONDS)
+    return _marked(run_id) if left else ()
 
 
 def _as_lease(file: LeaseFile) -> Lease:

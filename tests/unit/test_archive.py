@@ -97,8 +97,30 @@ def test_a_crash_in_compressing_loses_nothing(directory: Path) -> None:
 def test_a_segment_that_is_compressed_while_it_is_read(directory: Path) -> None:
     """The reader goes on in the compressed one."""
     made = _filled(directory, 9)
-    reader = archive.read(directory)
-    listed = sorted(directory.glob("*.log"))
+    (plain,) = directory.glob("*.log")
+    begun, late = archive.Reader(directory), archive.Reader(directory)
+    assert begun.read(4) == LINES[:4]
     made.finish()
-    assert list(archive._lines(listed[0])) == LINES[:9]
-    assert list(reader) == LINES[:9]
+    assert begun.read() == LINES[4:9]
+    assert late.read() == LINES[:9]
+    begun.close()
+    late.close()
+    with archive._opened(plain) as file:  # which was listed just before
+        assert file.readline() == archive.packed(LINES[0])
+
+
+def test_a_reader_follows_what_is_written(directory: Path) -> None:
+    """Line by line, over the ends of segments, whatever a writer has not finished."""
+    made, reader, read = Archive(directory, segment_bytes=20_000), archive.Reader(directory, LINES[1].id), []
+    for line in LINES:
+        made.append([line])
+        read += reader.read()
+    assert read == LINES[2:]
+    with max(directory.glob("*.log"), default=directory / "9.log").open("ab") as file:
+        file.write(b"99999999999999-0 1 o half a li")
+        file.flush()
+        assert reader.read() == []
+        file.write(b"ne\n")
+    (last,) = reader.read()
+    assert last.text == b"half a line"
+    reader.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -113,7 +113,8 @@ async def test_a_dead_recorder_is_replaced_and_given_way_to(given: World) -> Non
 
     async def relayed_by() -> bytes | None:
         async with process.connection.use() as client:
-            return cast("bytes | None", await client.get(f"nfc:log:{run_id}:pump"))
+            said: Any = await client.xrevrange(f"nfc:log:{run_id}:pump", count=1)
+            return cast("bytes", said[0][1][b"who"]) if said else None
 
     task = recorder()
     given.runner.write(run_id, b"by the recorder")

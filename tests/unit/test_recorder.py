@@ -8,7 +8,7 @@ import pytest
 
 from common import archive
 from common.errors import Unavailable
-from common.recorder import Recorder, Trace
+from common.recorder.recorder import Recorder, Trace
 from tests.unit.logs import World, world
 from tests.unit.test_follow import entries, hurry, texts
 
@@ -26,6 +26,14 @@ async def given(redis_url: str) -> AsyncIterator[World]:
         yield made
 
 
+def _recorder(given: World, run_id: str, directory: Path) -> Recorder:
+    """What records a run of the world."""
+    process, trace = given.processes[0], directory / "trace.txt"
+    return Recorder(
+        source=process.runner, streams=process.streams, run_id=run_id, attempt=1, directory=directory, trace=trace
+    )
+
+
 @pytest.mark.slow
 async def test_a_run_is_recorded(given: World, tmp_path: Path) -> None:
     """Lines, end and last progress; a second recorder, as after a crash, adds nothing."""
@@ -36,7 +44,7 @@ async def test_a_run_is_recorded(given: World, tmp_path: Path) -> None:
     lines = given.runner.runs[run_id].lines
     for _ in range(2):
         async with asyncio.timeout(20):
-            await Recorder(given.processes[0], run_id, tmp_path).run()
+            await _recorder(given, run_id, tmp_path).run()
         assert list(archive.read(tmp_path / "archive" / "1")) == lines
         assert archive.whole(tmp_path / "archive" / "1")
         found = await entries(given, run_id)
@@ -52,7 +60,7 @@ async def test_a_recorder_outlives_a_runner_that_is_away(given: World, tmp_path:
     """It reads again from the beginning, and takes nothing in twice."""
     run_id = given.runner.start()
     given.runner.write(run_id, *texts(30))
-    task = asyncio.create_task(Recorder(given.processes[0], run_id, tmp_path).run())
+    task = asyncio.create_task(_recorder(given, run_id, tmp_path).run())
     follower = given.follow()
     await follower.has(texts(30))
     given.runner.away = True

@@ -116,6 +116,8 @@ async def test_gaps_come_to_those_who_read_no_log(given: World, monkeypatch: pyt
         given.runner.skip(run_id, b"%d" % round_)
         await states.until(lambda self, count=round_ + 1: self.kinds.count("gap") == count)  # type: ignore[misc]
     await lines.has(texts(120))
+    late = given.follow(types=STATUS_ALONE)
+    await late.until(lambda self: bool(self.frames))
     given.runner.end(run_id)
     for follower in (lines, states):
         await follower.end()
@@ -124,9 +126,8 @@ async def test_gaps_come_to_those_who_read_no_log(given: World, monkeypatch: pyt
         assert found == told
         assert [event["data"]["reason"] for event in found] == ["0", "1", "2"]
     assert states.texts == []
-    late = given.follow(types=STATUS_ALONE)
     await late.end()
-    assert late.kinds == ["status", "complete"]
+    assert 1 <= late.kinds.count("gap") <= 2
 
 
 @pytest.mark.slow

@@ -1,35 +1,32 @@
 """The recorder: runs beside a run and keeps what it says, whether or not anybody follows.
 
-    python -m common.recorder RUN_ID DIRECTORY
-
-It archives the log in DIRECTORY, relays it to Redis behind the archive, and writes down the
-progress of the tasks. It ends when the log is final and all of it is in both, or, with Redis away,
+It archives the log, relays it to Redis from the archive, and writes down the progress of the tasks.
+It ends when the log is final and all of it is in both, or, with Redis away,
 a bounded time after it is in the archive: any stream function fills Redis from there. It never
 decides anything about the run itself.
 """
 
 import asyncio
 import logging
-import os
-import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from common.archive import Archive
+from common.archive import Archive, Reader, place, read
 from common.errors import Unavailable
 from common.events import ZERO, Line, LineId
-from common.observe import configure_logging
-from common.platform import Platform, platform
 from common.progress import Fold
 from common.pump import Pump, reading
+from common.runner import Batches, LogSource
 from common.shutdown import end
+from common.streams import Streams
 
 log = logging.getLogger(__name__)
 
-_ATTEMPT = 1
 _DRAIN_SECONDS = 60.0
 _RETRY_SECONDS = 0.5
+_TICK_SECONDS = 0.5
 _PROGRESS_SECONDS = 0.25
 
 
@@ -57,37 +54,83 @@ class Trace:
         return [dict(zip(self._columns, row, strict=False)) for row in table]
 
 
-class Recorder:
-    """One run's recorder."""
+class _Kept:
+    """The archive as a source of the log: what goes on to Redis is read from where it is safe already."""
 
-    def __init__(self, parts: Platform, run_id: str, directory: Path) -> None:
-        self._parts = parts
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._news = asyncio.Event()
+        self._whole = False
+
+    def grown(self, *, whole: bool = False) -> None:
+        """Say that there is more to read, or that it is all there is."""
+        self._whole = whole
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def lines(self, run_id: str, attempt: int, after: LineId = ZERO) -> Batches:
+        reader = Reader(self._directory, after)
+        try:
+            while True:
+                news, whole = self._news, self._whole  # before anything is read: what comes from here on is seen
+                if lines := reader.read():
+                    yield lines
+                    continue
+                if whole:
+                    return
+                yield ()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_TICK_SECONDS):
+                        await news.wait()
+        finally:
+            reader.close()
+
+    async def final(self, run_id: str, attempt: int) -> bool | None:
+        return True
+
+
+class Recorder:
+    """What records one attempt of a run.
+
+    Args:
+        source: where the attempt's log is read.
+        directory: where all that is kept of the run is written.
+        trace: Nextflow's trace file.
+        drain_seconds: how long Redis is waited for once everything is archived.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: LogSource,
+        streams: Streams,
+        run_id: str,
+        attempt: int,
+        directory: Path,
+        trace: Path,
+        drain_seconds: float = _DRAIN_SECONDS,
+    ) -> None:
+        self._source = source
+        self._streams = streams
         self._run_id = run_id
+        self._attempt = attempt
+        self._drain_seconds = drain_seconds
         self._progress_file = directory / "progress.json"
-        self._archive = Archive(directory / "archive" / str(_ATTEMPT))
-        self._archived = asyncio.Condition()
-        self._read_to = ZERO
-        self._kept = False  # the archive is whole, and the last progress written down
-        self._trace = Trace(directory / "trace.txt")
+        self._archived = place(directory, attempt)
+        self._archive = Archive(self._archived)
+        self._kept = _Kept(self._archived)
+        self._trace = Trace(trace)
         self._fold = Fold()
         self._changed = False
         self._written = 0.0
 
     async def run(self) -> None:
         """Record until there is nothing more to record."""
-        pump = Pump(
-            self._parts.runner,
-            self._parts.streams,
-            self._run_id,
-            _ATTEMPT,
-            who="recorder",
-            lasting=True,
-            gate=self._reached,
-        )
+        pump = Pump(self._kept, self._streams, self._run_id, self._attempt, who="recorder", lasting=True)
         relaying = asyncio.create_task(pump.run())
         try:
             await self._keep()
-            done, _ = await asyncio.wait([relaying], timeout=_DRAIN_SECONDS)
+            done, _ = await asyncio.wait([relaying], timeout=self._drain_seconds)
             if not done:
                 log.warning("Redis did not take the whole log; it is in the archive", extra={"run_id": self._run_id})
         finally:
@@ -97,39 +140,34 @@ class Recorder:
             await self._write_progress(at_once=True)
 
     async def _keep(self) -> None:
+        for line in read(self._archived):  # what a recorder before this one has kept
+            self._changed |= self._fold.line(line.text)
         while not await self._read():
             await asyncio.sleep(_RETRY_SECONDS)
         self._archive.finish()
         self._take_rows()
         self._changed |= self._fold.close()
         await self._write_progress(at_once=True)
-        async with self._archived:
-            self._kept = True
-            self._archived.notify_all()
+        self._kept.grown(whole=True)
 
     async def _read(self) -> bool:
-        """Read the log from its beginning; whether to its end."""
+        """Read the log from where the archive ends; whether to its end."""
         try:
-            async with reading(self._parts.runner, self._run_id, _ATTEMPT) as batches:
+            async with reading(self._source, self._run_id, self._attempt, self._archive.top) as batches:
                 async for batch in batches:
-                    await self._take([line for line in batch if line.id > self._read_to])
+                    await self._take([line for line in batch if line.id > self._archive.top])
             return True
         except Unavailable as away:
             log.warning("the log cannot be read", extra={"run_id": self._run_id, "cause": str(away)})
             return False
 
     async def _take(self, lines: Sequence[Line]) -> None:
-        self._archive.append(lines)
+        if lines:
+            self._archive.append(lines)
+            self._kept.grown()
         for line in lines:
-            self._read_to = line.id
             self._changed |= self._fold.line(line.text)
-        async with self._archived:
-            self._archived.notify_all()
         await self._write_progress()
-
-    async def _reached(self, last: LineId | None) -> None:
-        async with self._archived:
-            await self._archived.wait_for(lambda: self._kept or (last is not None and self._archive.top >= last))
 
     def _take_rows(self) -> None:
         for row in self._trace.rows():
@@ -146,22 +184,6 @@ class Recorder:
         temporary.replace(self._progress_file)
         self._changed, self._written = False, time.monotonic()
         try:
-            await self._parts.streams.write_progress(self._run_id, progress)
+            await self._streams.write_progress(self._run_id, progress)
         except Unavailable:
             self._changed = True  # once more with the next tick
-
-
-async def _main(run_id: str, directory: Path) -> None:
-    parts = platform()
-    configure_logging(parts.settings.log_level)
-    try:
-        await Recorder(parts, run_id, directory).run()
-    finally:
-        await parts.close()
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    os.nice(5)  # the run comes first
-    asyncio.run(_main(sys.argv[1], Path(sys.argv[2])))

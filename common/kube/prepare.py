@@ -1,0 +1,96 @@
+"""What happens in a head's pod before Nextflow is started: an attempt finds the place as it needs it.
+
+    python -m common.kube.prepare RUN_ID SESSION_ID fresh|resume BUNDLE
+
+The tasks of an earlier attempt are ended, as its head cannot do so any more: no two attempts have tasks
+at a time. Nextflow is told to go on with its session where that has left something. What is kept of runs
+that are past their retention is removed, as nobody else of the controller may touch the volume. BUNDLE,
+where it is not empty, is a directory of this image that Nextflow is to have.
+
+Each step can be done again: a pod whose node is restarted does this once more.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import nextflow
+from common.errors import Unavailable
+from common.kube import beside
+from common.kube.paths import Paths
+from common.kube.tasks import delete, find
+from common.kube.transport import Api
+from common.names import is_run_id
+from common.observe import configure_logging
+from common.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 1.0
+_SWEEP_SECONDS = 0.5  # until it is looked again whether what was deleted is gone
+
+
+async def end_tasks(api: Api, collections: Sequence[str], run_id: str) -> None:
+    """Return once no task of the run is left, however long that takes: the run may be cancelled meanwhile."""
+    while True:
+        try:
+            left = await find(api, collections, run_id)
+            await delete(api, left)
+        except Unavailable as away:
+            log.warning("the earlier attempt's tasks cannot be ended", extra={"run_id": run_id, "cause": str(away)})
+            await asyncio.sleep(_RETRY_SECONDS)
+            continue
+        if not left:
+            return
+        log.info("ending the earlier attempt's tasks", extra={"run_id": run_id, "tasks": len(left)})
+        await asyncio.sleep(_SWEEP_SECONDS)
+
+
+def attempt_config(launch: Path, session_id: str, *, goes_on: bool) -> str:
+    """The configuration of one attempt: that it resumes its session, if it is to and there is one."""
+    known = (launch / ".nextflow" / "cache" / session_id).is_dir()
+    return nextflow.resume(session_id) if goes_on and known else ""
+
+
+def forget(kept: Path, own: str, ttl_seconds: float, most: int) -> None:
+    """Remove what is kept of old runs: of those that nothing was written of for too long, and beyond `most`."""
+    runs = [(path.stat().st_mtime, path) for path in kept.glob("run-*") if is_run_id(path.name) and path.name != own]
+    newest = sorted(runs, reverse=True)
+    for nth, (written, path) in enumerate(newest, start=1):
+        if nth >= most or written < time.time() - ttl_seconds:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+async def _end_earlier(settings: Settings, run_id: str) -> None:
+    api, paths = Api(), Paths(settings)
+    try:
+        await end_tasks(api, (paths.jobs, paths.pods) if settings.task_resource == "Job" else (paths.pods,), run_id)
+    finally:
+        await api.close()
+
+
+def _main(run_id: str, session_id: str, mode: str, bundle: str) -> None:
+    settings = Settings.read(os.environ)
+    configure_logging(settings.log_level)
+    again = os.environ["FAILURES"] != "0"
+    if again:
+        asyncio.run(_end_earlier(settings, run_id))
+    launch = Path(settings.work_path)
+    config = attempt_config(launch, session_id, goes_on=again or mode == "resume")
+    Path(beside.ATTEMPT_CONFIG).write_text(config, "utf-8")
+    if bundle:
+        shutil.copytree(bundle, beside.PIPELINES, dirs_exist_ok=True)
+    kept = Path(beside.kept(settings.work_path))
+    forget(kept, run_id, settings.history_ttl_seconds, settings.history_max_runs)
+    (kept / run_id).mkdir(parents=True, exist_ok=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
+    _main(*sys.argv[1:])

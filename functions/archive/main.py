@@ -1,0 +1,74 @@
+"""GET /archive: what the recorders have kept of runs, for the functions that follow them.
+
+The one function beside the work volume, in the runs' namespace: the others cannot mount it. It reads
+files, and needs neither Redis nor the cluster.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from common import archive as archives
+from common.errors import RunNotFound
+from common.events import ZERO, LineId
+from common.kube import beside
+from common.models import Progress, RunId, Says
+from common.web.answer import answer
+from common.web.call import Answer, Call, Nothing, json
+from common.web.endpoint import endpoint
+
+_PAGE_BYTES = 1024 * 1024
+_LineId = Annotated[str, AfterValidator(lambda text: str(LineId.parse(text))), Says("use a line's id: 1795503679204-0")]
+
+
+class ProgressQuery(BaseModel):
+    """Query parameters of `GET /archive/progress`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_id: RunId
+
+
+class ArchiveQuery(ProgressQuery):
+    """Query parameters of `GET /archive`."""
+
+    attempt: int = Field(ge=1, le=999_999)
+    after: _LineId = str(ZERO)
+
+
+@endpoint(
+    "GET",
+    "/archive/progress",
+    query=ProgressQuery,
+    answers={200: json(Progress, "The tasks, as they were last written down.")},
+    problems={404: "Nothing is kept of the run's tasks."},
+)
+async def progress(call: Call[ProgressQuery, Nothing]) -> Response:
+    """How far a run's tasks are, as its recorder has last written it down."""
+    try:
+        raw = await asyncio.to_thread((_kept(call) / "progress.json").read_bytes)
+    except FileNotFoundError:
+        raise RunNotFound(call.query.run_id) from None
+    return answer(Progress.model_validate_json(raw))
+
+
+@endpoint(
+    "GET",
+    "/archive",
+    query=ArchiveQuery,
+    answers={200: Answer("Lines as the archive holds them (common.archive), a page of them.", {"text/plain": None})},
+    beside=progress,
+)
+async def archive(call: Call[ArchiveQuery, Nothing]) -> Response:
+    """The next page of an attempt's log behind a line; empty where there is none."""
+    directory = archives.place(_kept(call), call.query.attempt)
+    after = LineId.parse(call.query.after)
+    found = await asyncio.to_thread(archives.page, directory, after, _PAGE_BYTES)
+    return Response(found, headers={"cache-control": "no-store"}, media_type="text/plain")
+
+
+def _kept(call: Call[ProgressQuery, Nothing] | Call[ArchiveQuery, Nothing]) -> Path:
+    return Path(beside.kept(call.platform.settings.work_path, call.query.run_id))
