@@ -335,8 +335,8 @@ async def test_a_feed_lives_as_long_as_its_followers(given: World) -> None:
     for follower in followers:
         await follower.leave()
     assert feeds == {}
-    await eventually(lambda: given.runner.reading == 0)
-    assert given.tasks() == set()
+    await eventually(lambda: given.tasks() == set(), given.tasks)
+    assert given.runner.reading == 0
 
 
 async def test_every_event_is_encoded_once_for_all(given: World) -> None:
