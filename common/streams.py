@@ -10,11 +10,9 @@ from typing import cast
 
 from common.connection import Connection
 from common.errors import Unavailable
-from common.events import ZERO, Line, LineId
+from common.events import ZERO, Line, LineId, stream_of
 from common.models import Progress
 
-_STREAMS = {b"o": "stdout", b"e": "stderr"}
-_SHORT = {"stdout": "o", "stderr": "e"}
 _PUMP_SECONDS = 5
 _TAIL_LINES = 1_000  # a look: Redis serves nobody else meanwhile
 
@@ -56,7 +54,7 @@ class Streams:
         args: list[str | bytes | int] = [str(expected), self._ttl_seconds]
         last = expected
         for line in lines:
-            fields: list[str | bytes | int] = ["t", line.text, "s", _SHORT[line.stream]]
+            fields: list[str | bytes | int] = ["t", line.text, "s", line.letter]
             if LineId.of_time(line.at_ns) != line.id:
                 fields += ["n", line.at_ns]
             args += [str(line.id), len(fields), *fields]
@@ -83,18 +81,18 @@ class Streams:
                 entries = list(cast("Iterable[_Entry]", await client.xrange(key, min=f"({after}", count=count)))
         return _chunk(entries, after)
 
-    async def tail(self, run_id: str, attempt: int, count: int) -> LineId:
-        """The id behind which the last `count` lines stand."""
+    async def tail(self, run_id: str, attempt: int, count: int) -> tuple[LineId, int]:
+        """The id behind which the last `count` lines stand, and how many there are too few."""
         key, left, below = self._key(run_id, attempt), count, "+"
         while newest := await self._newest(key, _TAIL_LINES, below):
             for entry_id, fields in newest:
                 if b"end" in fields:
                     continue
                 if not left:
-                    return _id(entry_id)
+                    return _id(entry_id), 0
                 left -= 1
             below = f"({newest[-1][0].decode()}"
-        return ZERO
+        return ZERO, left
 
     async def write_progress(self, run_id: str, progress: Progress) -> None:
         """Replace what is known of the run's tasks."""
@@ -150,7 +148,7 @@ def _chunk(entries: Sequence[_Entry], after: LineId) -> Chunk:
         after = _id(entry_id)
         own = fields.get(b"n", b"")
         at_ns = int(own) if own.isdigit() else after.ms * 1_000_000 + after.seq // 1_000
-        lines.append(Line(after, at_ns, _STREAMS.get(fields.get(b"s", b"o"), "stdout"), fields.get(b"t", b"")))
+        lines.append(Line(after, at_ns, stream_of(fields.get(b"s", b"")), fields.get(b"t", b"")))
     return Chunk(lines, after, ended=False)
 
 
