@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.following import Follower
 from tests.cluster.place import IMAGES, kill9, kubectl
-from tests.cluster.release import FUNCTIONS, HELD, Caller, Release, log
+from tests.cluster.release import FUNCTIONS, HELD, Caller, Release, eventually, log
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -89,8 +89,12 @@ async def test_an_evicted_head_is_started_again(release: Release, caller: Caller
     await asyncio.to_thread(release.evict, run_id)
     await follower.until(lambda events: any(event["type"] == "restarted" for event in events), "another attempt")
     await follower.hears_more()
-    status = await caller.truth("/status")
-    assert (status["run_id"], status["status"], status["attempt"]) == (run_id, "running", 2)
+
+    async def runs_again() -> bool:
+        status = await caller.truth("/status")
+        return (status["run_id"], status["status"], status["attempt"]) == (run_id, "running", 2)
+
+    await eventually(runs_again, "the second attempt to be told")
     await asyncio.to_thread(release.let, run_id)
     await follower.end()
     attempts = [event["id"].split(".")[1] for event in follower.events if event["type"] == "log"]
