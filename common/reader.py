@@ -150,9 +150,9 @@ class Reader:
         if not await streams.pumping(self._run_id, self._who, insist=False):
             return True
         job = await runner.job(self._run_id)
-        if self._is_final(job) and not await is_readable(runner, self._run_id, self.attempt):
+        if (job is None or job.ended) and not await is_readable(runner, self._run_id, self.attempt):
             # To relay nothing would put the log's end into Redis, as if it had been read to there.
-            self._conclude(self._loss(job))
+            self._conclude(_loss(job))
             return True
         self._pump = Pump(runner, streams, self._run_id, self.attempt, who=self._who, lasting=False)
         self._start(self._relay(self._pump))
@@ -183,24 +183,14 @@ class Reader:
                             return await self._platform.connection.check()
             job = await runner.job(self._run_id)
             # What is not to be had here may be in Redis: that is waited for.
-            if self._is_final(job) and (
-                self._loss(job) is None or await is_readable(runner, self._run_id, self.attempt)
+            if (job is None or job.ended) and (
+                _loss(job) is None or await is_readable(runner, self._run_id, self.attempt)
             ):
                 self._conclude(None)
         except Unavailable as away:
             log.warning("the log cannot be read", extra={"run_id": self._run_id, "cause": str(away)})
         if not self.ended.is_set():
             await asyncio.sleep(_RETRY_SECONDS)
-
-    def _is_final(self, job: Job | None) -> bool:
-        """Whether this attempt has no more to say: the run has ended, or is in the next one."""
-        return job is None or job.ended or job.attempt > self.attempt
-
-    def _loss(self, job: Job | None) -> str | None:
-        """Why it is a loss that nothing of the log is where the run happened; None if it is none, or a past one's."""
-        if job is None:
-            return _GONE
-        return _UNREADABLE if job.started_at is not None and job.attempt == self.attempt else None
 
     def _conclude(self, lost: str | None) -> None:
         """Nothing more of the log will come."""
@@ -217,3 +207,10 @@ class Reader:
             self.current.set()
             self.ended.set()
         self._changed()
+
+
+def _loss(job: Job | None) -> str | None:
+    """Why it is a loss that nothing of an ended log is where the run happened; None where there never was one."""
+    if job is None:
+        return _GONE
+    return _UNREADABLE if job.started_at is not None else None

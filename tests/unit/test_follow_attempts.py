@@ -366,6 +366,77 @@ async def test_the_next_attempts_recorder_relays_the_next_attempt(given: World) 
     assert restarts(follower) == [2]
 
 
+async def test_a_feed_that_relays_goes_on_with_the_next_attempt(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a recorder: its own claim, made for the attempt before, does not keep it from it."""
+    monkeypatch.setattr("common.streams._PUMP_SECONDS", 600)
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(3))
+    follower = given.follow()
+    await follower.has(texts(3))
+    given.runner.restart(run_id)
+    given.runner.write(run_id, *texts(3, 3))
+    await follower.has(texts(6))
+    given.runner.end(run_id)
+    await follower.end()
+    assert restarts(follower) == [2]
+
+
+async def test_a_whole_attempt_between_two_looks(given: World) -> None:
+    """The log of the one before has ended; the next is first seen when the run is over, and is told all the same."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(3))
+    await keep(given, run_id, 1)
+    follower = given.follow()
+    await follower.has(texts(3))
+    given.runner.restart(run_id)
+    given.runner.write(run_id, *texts(3, 3))
+    given.runner.end(run_id)
+    await follower.end()
+    assert (follower.texts, restarts(follower)) == (texts(6), [2])
+
+
+async def test_nobody_waits_for_a_reader_that_is_closed(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who came while it was asked how far the first attempt is gets what there is of both."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(3))
+    streams = given.processes[0].streams
+    original, asked = streams.top, asyncio.Event()
+
+    async def top(run_id: str, attempt: int) -> Any:
+        if attempt == 1:
+            asked.set()
+            await asyncio.Event().wait()
+        return await original(run_id, attempt)
+
+    monkeypatch.setattr(streams, "top", top)
+    follower = given.follow(follow=False)
+    await asked.wait()
+    given.runner.restart(run_id)
+    given.runner.write(run_id, *texts(3, 3))
+    await follower.end()
+    assert (follower.texts, restarts(follower)) == (texts(6), [2])
+
+
+async def test_an_attempt_that_the_runner_has_not_seen_end(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is silence, in which the stream is kept open, and nothing is lost or left out."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(3))
+
+    async def final(*_: Any) -> bool:
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(given.runner, "final", final)
+        follower = given.follow()
+        await follower.has(texts(3))
+        given.runner.restart(run_id)
+        await follower.until(lambda self: "idle" in self.kinds)
+    await follower.until(lambda self: restarts(self) == [2])
+    given.runner.end(run_id)
+    await follower.end()
+    assert (follower.texts, follower.kinds.count("gap")) == (texts(3), 0)
+
+
 async def test_a_run_of_whose_log_nobody_has_anything(given: World) -> None:
     """It is said what is gone, and the stream ends; one that never started never had a log."""
     run_id = given.runner.start()

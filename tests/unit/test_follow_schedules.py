@@ -210,8 +210,9 @@ async def test_what_is_gone_is_named(given: World, server: OwnRedis, seed: int) 
             await schedule.step()
         await end(schedule.pumps)
         await schedule._follow()
-        for chain in schedule.chains:
-            await chain[-1].until(lambda follower: bool(follower.frames))  # who comes later gets 404
+        attempts = list(range(2, len(schedule.run.logs) + 1))
+        for chain in schedule.chains:  # who comes later gets 404, and of an attempt that nobody saw there is no telling
+            await chain[-1].until(lambda last, chain=chain: bool(last.frames) and restarts(*chain) == attempts)  # type: ignore[misc]
         given.runner.lose(schedule.run_id)
         await schedule.settle()
         texts = given.runner.runs[schedule.run_id].texts
