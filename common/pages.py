@@ -21,7 +21,7 @@ from common.runner import Runner
 
 PAGE_LINES = 500
 _PAGES = 8
-_RUNNER_PAGE_LINES = 5_000  # each page from there costs reading the log from its beginning
+_RUNNER_PAGE_LINES = 5_000  # each page from there may cost reading the log from its beginning
 _RUNNER_PAGE_BYTES = 2 * 1024 * 1024
 _QUIET_SECONDS = 1.0
 _LOST = b"Neither Redis nor the run's log holds them."
@@ -74,7 +74,7 @@ class Pages:
                 return await streams.tail(self._run_id, attempt, count)
         lines: deque[LineId] = deque([ZERO], maxlen=count + 1)
         found = 0
-        async with aclosing(self._batches(attempt)) as batches:
+        async with aclosing(self._batches(attempt, ZERO)) as batches:
             async for batch in batches:
                 found += len(batch)
                 lines.extend(line.id for line in batch)
@@ -110,19 +110,18 @@ class Pages:
         """Lines behind `behind`; none where its log has no more."""
         page: list[Line] = []
         size = 0
-        async with aclosing(self._batches(attempt)) as batches:
+        async with aclosing(self._batches(attempt, behind)) as batches:
             async for batch in batches:
-                fresh = [line for line in batch if line.id > behind]
-                page += fresh
-                size += sum(len(line.text) for line in fresh)
+                page += batch
+                size += sum(len(line.text) for line in batch)
                 if page and (not batch or len(page) >= _RUNNER_PAGE_LINES or size >= _RUNNER_PAGE_BYTES):
                     break
         return page
 
-    async def _batches(self, attempt: int) -> AsyncGenerator[Sequence[Line], None]:
+    async def _batches(self, attempt: int, behind: LineId) -> AsyncGenerator[Sequence[Line], None]:
         """The log from where the run happens, which ends sooner or later: not for ever is there nothing but ticks."""
         heard = time.monotonic()
-        async with reading(self._platform.runner, self._run_id, attempt) as batches:
+        async with reading(self._platform.runner, self._run_id, attempt, behind) as batches:
             async for batch in batches:
                 if batch:
                     heard = time.monotonic()

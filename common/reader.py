@@ -171,13 +171,11 @@ class Reader:
         self.ready.set()
         runner = self._platform.runner
         try:
-            # From its first line: a reading that skips what is known has empty batches that are no ticks.
-            async with reading(runner, self._run_id, self.attempt) as batches:
+            async with reading(runner, self._run_id, self.attempt, self.top) as batches:
                 async for batch in batches:
-                    fresh = [line for line in batch if line.id > self.top]
-                    if fresh:
-                        self._add(fresh, fresh[-1].id)
-                    elif not batch:
+                    if batch:
+                        self._add(batch, batch[-1].id)
+                    else:
                         self.current.set()
                         with suppress(Unavailable):
                             return await self._platform.connection.check()

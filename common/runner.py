@@ -25,9 +25,9 @@ class LogSource(Protocol):
     def lines(self, run_id: str, attempt: int, after: LineId = ZERO) -> Batches:
         """The log of an attempt, from the line behind `after`, in batches, followed until it is final.
 
-        An empty batch is a tick: this is all there is for now. The generator ends once the head is gone
-        and its last line was given. Ids are the same at every call. A line whose stream is `gap` says what is not
-        to be had any more.
+        An empty batch is a tick: this is all there is for now; skipping what is before `after` gives none. The
+        generator ends once the head is gone and its last line was given. Ids are the same at every call. A line whose
+        stream is `gap` says what is not to be had any more.
         """
 
     async def final(self, run_id: str, attempt: int) -> bool | None:

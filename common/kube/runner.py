@@ -171,8 +171,8 @@ class KubernetesRunner:
         log = logs.Log(after)
         archived = self._archived(run_id, attempt)
         if after == ZERO:  # whether the runtime's file begins with the first line is not to be seen in it
-            async for lines in archived(after):
-                yield log.fresh(lines)
+            async for lines in logs.new(log, archived(after)):
+                yield lines
         while (job := await self.job(run_id)) is not None and not job.sealed and attempt <= job.attempt:
             pod = await self._head(run_id, attempt)
             if pod is not None and logs.begun(pod):
@@ -187,8 +187,9 @@ class KubernetesRunner:
                             yield tick
                         return
             elif _is_past(job, attempt):
-                async for lines in archived(log.told):  # by now it has what is to be had
-                    yield log.fresh(lines)
+                yield ()  # it is there, be it that it is empty
+                async for lines in logs.new(log, archived(log.told)):  # by now it has what is to be had
+                    yield lines
                 return
             yield ()
             await asyncio.sleep(_LOOK_SECONDS)

@@ -192,7 +192,8 @@ class LogRunner:
                 while at < len(run.logs[attempt - 1].lines):
                     batch = run.logs[attempt - 1].lines[at : at + self.batch]
                     at += len(batch)
-                    yield tuple(line for line in batch if line.id > after)
+                    if fresh := tuple(line for line in batch if line.id > after):
+                        yield fresh
                     await asyncio.sleep(0)
                     self._check()
                 if await self.final(run_id, attempt) and at == len(run.logs[attempt - 1].lines):
