@@ -281,12 +281,12 @@ def test_helm_test_starts_the_run_that_is_asked_for() -> None:
     )
     (container,) = objects["Pod system/r-nextflow-controller-test"]["spec"]["containers"]
     env = {one["name"]: one.get("value") for one in container["env"]}
-    assert json.loads(env["RUN"] or "") == {
+    assert json.loads(env["TEST_RUN"] or "") == {
         "pipeline": "nf-core/demo",
         "profile": "kubernetes",
-        "parameters": {"delay_seconds": 0, "input": "x", "outdir": "/d/helm-test"},
+        "parameters": {"delay_seconds": 0, "greetings": ["Hello", "Hallo"], "input": "x", "outdir": "/d/helm-test"},
     }
-    assert {"URL", "HOST"}.isdisjoint(env)
+    assert {"TEST_URL", "TEST_HOST"}.isdisjoint(env)
 
 
 def test_what_exists_already_is_not_made() -> None:
@@ -318,7 +318,7 @@ def test_nobody_shows_a_token_where_none_is_asked_for() -> None:
     spec = objects["Deployment system/r-nextflow-controller-run"]["spec"]["template"]["spec"]
     assert "volumes" not in spec
     (test,) = objects["Pod system/r-nextflow-controller-test"]["spec"]["containers"]
-    assert "TOKEN" not in {one["name"] for one in test["env"]}
+    assert "TEST_TOKEN" not in {one["name"] for one in test["env"]}
 
 
 def test_a_recorder_may_write_logs_and_nothing_else() -> None:

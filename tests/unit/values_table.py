@@ -1,4 +1,4 @@
-"""The table of values in the chart's README, out of `values.yaml` and its comments: `make chart-files` writes it again."""
+"""The table of values in the chart's README, out of `values.yaml`: `make chart-files` writes it again."""
 
 import json
 from collections.abc import Iterator
