@@ -159,15 +159,13 @@ volumes:
 {{- end }}
 {{- end }}
 
-{{/* Of who is ready when this path says so: (list . "/readyz"). */}}
 {{- define "probes" -}}
-{{- $root := index . 0 -}}
 # Alive before ready: that the cluster is away ends no pod.
 startupProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 60}
 livenessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 10, timeoutSeconds: 5}
 # Longer than Redis may take to be found away: the function answers without it.
-readinessProbe: {httpGet: {path: {{ index . 1 }}, port: http}, periodSeconds: 5, timeoutSeconds: 8}
-lifecycle: {preStop: {sleep: {seconds: {{ $root.Values.stopDelaySeconds }}}}}
+readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 5, timeoutSeconds: 8}
+lifecycle: {preStop: {sleep: {seconds: {{ .Values.stopDelaySeconds }}}}}
 {{- end }}
 
 {{/* For how long a pod may go on once it is to end. */}}

@@ -379,6 +379,7 @@ def test_the_archive_serves_the_work_volume_where_it_is() -> None:
     assert env == {
         "PORT": "8080",
         "AUTH": "tokens",
+        "RATE_LIMITS": "off",
         "TOKENS_FILE": "/etc/nextflow-controller/tokens",
         "SHUTDOWN_GRACE_SECONDS": "30",
         "WORK_PATH": "/data",

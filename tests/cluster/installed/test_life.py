@@ -81,21 +81,22 @@ async def test_what_is_left_of_a_release() -> None:
         async with release.caller() as caller:
             run_id = await caller.started(HELD)
             await caller.ready(run_id)
-            (head,) = release.pods_of(run_id)
-            left = {
-                release.namespace: {
-                    f"lease.coordination.k8s.io/{release.name}",
-                    f"persistentvolumeclaim/data-{release.name}-redis-0",
-                },
-                release.runs: {f"job.batch/{run_id}", f"persistentvolumeclaim/{release.name}-work", f"pod/{head}"},
-            }
-            command("helm", "uninstall", f"nfc-{release.mark}", "--namespace", release.namespace)
-            for namespace, expected in left.items():
-                until(lambda: inventory(namespace) <= expected, f"all else to go from {namespace}")  # noqa: B023  # called here
-                assert inventory(namespace) == expected
-            release.helm("install")
-            release.reached()
-            assert (await caller.json("/active"))["run"]["run_id"] == run_id
+        (head,) = release.pods_of(run_id)
+        left = {
+            release.namespace: {
+                f"lease.coordination.k8s.io/{release.name}",
+                f"persistentvolumeclaim/data-{release.name}-redis-0",
+            },
+            release.runs: {f"job.batch/{run_id}", f"persistentvolumeclaim/{release.name}-work", f"pod/{head}"},
+        }
+        command("helm", "uninstall", f"nfc-{release.mark}", "--namespace", release.namespace)
+        for namespace, expected in left.items():
+            until(lambda: inventory(namespace) <= expected, f"all else to go from {namespace}")  # noqa: B023  # called here
+            assert inventory(namespace) == expected
+        release.helm("install")
+        release.rolled_out()
+        async with release.caller() as caller:  # with another token
+            assert (await caller.truth("/active"))["run"]["run_id"] == run_id
             assert (await caller.cancel()).json()["status"] == "cancelled"
     finally:
         release.uninstall()
