@@ -249,8 +249,8 @@ def test_an_external_redis_is_a_secret_of_settings() -> None:
         ({"certificate": True}, {"REDIS_CERT_FILE": "tls.crt", "REDIS_KEY_FILE": "tls.key"}),
     ],
 )
-def test_an_external_redis_files_are_mounted(tls: Object, files: dict[str, str]) -> None:
-    """Where the settings say they are, for whoever uses Redis: functions and the clean-up."""
+def test_an_external_redis_files_are_mounted(tls: Object, files: dict[str, str], tmp_path: Path) -> None:
+    """Where the settings look for them, for whoever uses Redis: functions and the clean-up."""
     objects = render({"redis": {"enabled": False, "externalSecret": "redis", "tls": tls}})
     said = {key: value for key, value in environ(objects).items() if key.startswith("REDIS_")}
     assert said == {key: f"/etc/nextflow-controller/redis/{file}" for key, file in files.items()}
@@ -262,7 +262,12 @@ def test_an_external_redis_files_are_mounted(tls: Object, files: dict[str, str])
         assert (mount["name"], mount["mountPath"]) == (volume["name"], "/etc/nextflow-controller")
         secret = volume["projected"]["sources"][-1]["secret"]
         assert secret["name"] == "redis"
-        assert secret["items"] == [{"key": file, "path": f"redis/{file}"} for file in files.values()]
+        assert [item["key"] for item in secret["items"]] == list(files.values())
+        for item in secret["items"]:
+            (tmp_path / item["path"]).parent.mkdir(exist_ok=True)
+            (tmp_path / item["path"]).touch()
+    there = {key: value.replace("/etc/nextflow-controller", str(tmp_path)) for key, value in said.items()}
+    assert Settings.read({"REDIS_URL": "rediss://redis:6379", **there})
 
 
 def test_runs_are_limited_as_the_values_say() -> None:
