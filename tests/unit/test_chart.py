@@ -267,7 +267,10 @@ def test_an_external_redis_files_are_mounted(tls: Object, files: dict[str, str],
             (tmp_path / item["path"]).parent.mkdir(exist_ok=True)
             (tmp_path / item["path"]).touch()
     there = {key: value.replace("/etc/nextflow-controller", str(tmp_path)) for key, value in said.items()}
-    assert Settings.read({"REDIS_URL": "rediss://redis:6379", **there})
+    read = Settings.read({"REDIS_URL": "rediss://redis:6379", **there})
+    assert {str(getattr(read, key.lower())) for key in files} == {
+        str(tmp_path / "redis" / file) for file in files.values()
+    }
 
 
 def test_runs_are_limited_as_the_values_say() -> None:
