@@ -1,4 +1,4 @@
-"""`helm test`: every function answers, a silent stream stays open, and a run is told as it happens.
+"""`helm test`: every function answers, a run is told as it happens, and a silent stream stays open.
 
 A line for each promise, beginning with `ok` or `FAILED`. The way is the one that users take where there is a URL, else
 the functions' Services.
@@ -176,10 +176,14 @@ def prove(what: str, promise: Callable[[], str]) -> bool:
 
 def main(environ: dict[str, str]) -> int:
     """Prove all of it; the number of promises that are not kept."""
-    users = Users(environ["RELEASE"], environ.get("URL", ""), environ.get("HOST", ""), environ.get("TOKEN"))
+    users = Users(
+        environ["TEST_RELEASE"], environ.get("TEST_URL", ""), environ.get("TEST_HOST", ""), environ.get("TEST_TOKEN")
+    )
     proven = [prove(function, lambda function=function: answers(users, function)) for function in CALLS]  # type: ignore[misc]
-    proven.append(prove("silence", lambda: silence(users, float(environ["IDLE_SECONDS"]))))
-    proven.append(prove("a run", lambda: run(users, json.loads(environ["RUN"]))))
+    proven.append(prove("a run", lambda: run(users, json.loads(environ["TEST_RUN"]))))
+    proven.append(
+        prove("silence", lambda: silence(users, float(environ["TEST_IDLE_SECONDS"])))
+    )  # the first run is there
     return proven.count(False)
 
 

@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped] # comes without types
 from common.callers import Caller, Callers
 from common.settings import Settings
 from functions.server import FUNCTIONS
-from tests.unit.rendering import CHART, ROOT, Object, environ, helm, needs_helm, pods, render
+from tests.unit.rendering import CHART, HELMS, ROOT, Object, environ, helm, needs_helm, pods, render
 
 pytestmark = needs_helm
 
@@ -28,13 +28,14 @@ DECIDED = {
 }
 
 
-def test_the_chart_is_well_formed() -> None:
-    """By helm's own judgement, warnings included; and of the project's version."""
-    done = helm("lint", "--strict", str(CHART), "--kube-version", "1.30")
+@pytest.mark.parametrize("program", HELMS)
+def test_the_chart_is_well_formed(program: str) -> None:
+    """By every helm's own judgement, warnings included; and for the project's version."""
+    done = helm("lint", "--strict", str(CHART), "--kube-version", "1.30", program=program)
     assert done.returncode == 0, done.stdout
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert (chart["version"], chart["appVersion"]) == (version, version)
+    assert chart["appVersion"] == version
 
 
 def test_every_function_gets_the_same_objects() -> None:
@@ -248,8 +249,8 @@ def test_an_external_redis_is_a_secret_of_settings() -> None:
         ({"certificate": True}, {"REDIS_CERT_FILE": "tls.crt", "REDIS_KEY_FILE": "tls.key"}),
     ],
 )
-def test_an_external_redis_files_are_mounted(tls: Object, files: dict[str, str]) -> None:
-    """Where the settings say they are, for whoever uses Redis: functions and the clean-up."""
+def test_an_external_redis_files_are_mounted(tls: Object, files: dict[str, str], tmp_path: Path) -> None:
+    """Where the settings look for them, for whoever uses Redis: functions and the clean-up."""
     objects = render({"redis": {"enabled": False, "externalSecret": "redis", "tls": tls}})
     said = {key: value for key, value in environ(objects).items() if key.startswith("REDIS_")}
     assert said == {key: f"/etc/nextflow-controller/redis/{file}" for key, file in files.items()}
@@ -261,7 +262,15 @@ def test_an_external_redis_files_are_mounted(tls: Object, files: dict[str, str])
         assert (mount["name"], mount["mountPath"]) == (volume["name"], "/etc/nextflow-controller")
         secret = volume["projected"]["sources"][-1]["secret"]
         assert secret["name"] == "redis"
-        assert secret["items"] == [{"key": file, "path": f"redis/{file}"} for file in files.values()]
+        assert [item["key"] for item in secret["items"]] == list(files.values())
+        for item in secret["items"]:
+            (tmp_path / item["path"]).parent.mkdir(exist_ok=True)
+            (tmp_path / item["path"]).touch()
+    there = {key: value.replace("/etc/nextflow-controller", str(tmp_path)) for key, value in said.items()}
+    read = Settings.read({"REDIS_URL": "rediss://redis:6379", **there})
+    assert {str(getattr(read, key.lower())) for key in files} == {
+        str(tmp_path / "redis" / file) for file in files.values()
+    }
 
 
 def test_runs_are_limited_as_the_values_say() -> None:
@@ -281,12 +290,12 @@ def test_helm_test_starts_the_run_that_is_asked_for() -> None:
     )
     (container,) = objects["Pod system/r-nextflow-controller-test"]["spec"]["containers"]
     env = {one["name"]: one.get("value") for one in container["env"]}
-    assert json.loads(env["RUN"] or "") == {
+    assert json.loads(env["TEST_RUN"] or "") == {
         "pipeline": "nf-core/demo",
         "profile": "kubernetes",
-        "parameters": {"delay_seconds": 0, "input": "x", "outdir": "/d/helm-test"},
+        "parameters": {"delay_seconds": 0, "greetings": ["Hello", "Hallo"], "input": "x", "outdir": "/d/helm-test"},
     }
-    assert {"URL", "HOST"}.isdisjoint(env)
+    assert {"TEST_URL", "TEST_HOST"}.isdisjoint(env)
 
 
 def test_what_exists_already_is_not_made() -> None:
@@ -318,7 +327,7 @@ def test_nobody_shows_a_token_where_none_is_asked_for() -> None:
     spec = objects["Deployment system/r-nextflow-controller-run"]["spec"]["template"]["spec"]
     assert "volumes" not in spec
     (test,) = objects["Pod system/r-nextflow-controller-test"]["spec"]["containers"]
-    assert "TOKEN" not in {one["name"] for one in test["env"]}
+    assert "TEST_TOKEN" not in {one["name"] for one in test["env"]}
 
 
 def test_a_recorder_may_write_logs_and_nothing_else() -> None:
@@ -378,6 +387,7 @@ def test_the_archive_serves_the_work_volume_where_it_is() -> None:
     assert env == {
         "PORT": "8080",
         "AUTH": "tokens",
+        "RATE_LIMITS": "off",
         "TOKENS_FILE": "/etc/nextflow-controller/tokens",
         "SHUTDOWN_GRACE_SECONDS": "30",
         "WORK_PATH": "/data",

@@ -63,7 +63,7 @@ def test_helm_test_may_take_the_users_way() -> None:
     objects = render({**GATEWAY, "test": {"url": "https://gateway.ways"}})
     (spec,) = [pod for pod in pods(objects) if pod["containers"][0]["name"] == "test"]
     env = {one["name"]: one.get("value") for one in spec["containers"][0]["env"]}
-    assert (env["URL"], env["HOST"]) == ("https://gateway.ways", "runs.example.org")
+    assert (env["TEST_URL"], env["TEST_HOST"]) == ("https://gateway.ways", "runs.example.org")
 
 
 @pytest.mark.parametrize(

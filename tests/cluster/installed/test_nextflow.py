@@ -5,13 +5,14 @@ import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.following import Follower
 from tests.cluster.place import kubectl
-from tests.cluster.release import API, INGRESS, Caller, Object, Release, eventually, log
+from tests.cluster.release import API, CHART, INGRESS, Caller, Object, Release, eventually, log
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -36,12 +37,12 @@ class WithNextflow(Release):
 
     resource = "Pod"
 
-    def helm(self, verb: str, *flags: str, **settings: str) -> str:
+    def helm(self, verb: str, *flags: str, chart: Path = CHART, **settings: str) -> str:
         """As any release, but for the head."""
         own = {"runs.headImage": IMAGE, "runs.taskResource": self.resource}
         sets = [part for name, value in own.items() for part in ("--set", f"{name}={value}")]
         ours = {"CANCEL_GRACE_SECONDS": "20", "PIPELINE_SOURCES": "./,/workspace/pipelines/"}
-        return super().helm(verb, *sets, *flags, **ours, **settings)
+        return super().helm(verb, *sets, *flags, chart=chart, **ours, **settings)
 
     def tasks_of(self, run_id: str, kind: str = "pods") -> list[Object]:
         """The pods (or Jobs) of a run's tasks."""
