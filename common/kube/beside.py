@@ -12,6 +12,7 @@ ATTEMPT_CONFIG = RUN / "attempt.config"
 TRACE = RUN / "trace.txt"
 PIPELINES = PurePosixPath("/pipelines")
 _MODULES = {PREPARE: "common.kube.prepare", RECORDER: "common.recorder.kubernetes"}
+_REDIS = PurePosixPath("/etc/nextflow-controller/redis")
 _KEPT = ".nextflow-controller"
 # What the two have to know of the settings; the rest of their surroundings is the image's and the Secret's.
 _SETTINGS = (
@@ -38,18 +39,35 @@ def containers(record: RunRecord, settings: Settings, image: str, bundle: str | 
         bundle: the directory of the image that has the pipeline; Nextflow finds it at the same path.
     """
     prepare = _container(PREPARE, image, settings, record.run_id, record.session_id, _goes_on(record), bundle or "")
-    found: Object = {"initContainers": [prepare]}
+    found: Object = {"initContainers": [prepare], "volumes": []}
     if settings.recorder_secret is not None:
-        recorder = _container(RECORDER, image, settings, record.run_id)
-        recorder |= {"restartPolicy": "Always"}
-        recorder["envFrom"] = [{"secretRef": {"name": settings.recorder_secret}}]
-        found["initContainers"].append(recorder)
+        found["initContainers"].append(_recorder(record, settings, image, settings.recorder_secret))
+        if files := _redis_files(settings):
+            items = [{"key": key, "path": key} for key in files.values()]
+            found["volumes"].append(
+                {"name": "redis", "secret": {"secretName": settings.recorder_secret, "items": items}}
+            )
     if bundle is not None:
         prepare["volumeMounts"].append({"name": "pipelines", "mountPath": str(PIPELINES)})
         mount = {"name": "pipelines", "mountPath": bundle, "readOnly": True}
         found["containers"] = [{"name": CONTAINER, "volumeMounts": [mount]}]
-        found["volumes"] = [{"name": "pipelines", "emptyDir": {}}]
+        found["volumes"].append({"name": "pipelines", "emptyDir": {}})
     return found
+
+
+def _recorder(record: RunRecord, settings: Settings, image: str, secret: str) -> Object:
+    made = _container(RECORDER, image, settings, record.run_id)
+    made |= {"restartPolicy": "Always", "envFrom": [{"secretRef": {"name": secret}}]}
+    if files := _redis_files(settings):
+        made["env"] += [{"name": name, "value": str(_REDIS / key)} for name, key in files.items()]
+        made["volumeMounts"].append({"name": "redis", "mountPath": str(_REDIS), "readOnly": True})
+    return made
+
+
+def _redis_files(settings: Settings) -> dict[str, str]:
+    """The files that Redis asks for, where it asks the functions for them: settings, and keys of the recorder's Secret."""
+    keys = {"redis_ca_file": "ca.crt", "redis_cert_file": "tls.crt", "redis_key_file": "tls.key"}
+    return {name.upper(): key for name, key in keys.items() if getattr(settings, name) is not None}
 
 
 def _goes_on(record: RunRecord) -> str:

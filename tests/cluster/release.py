@@ -80,10 +80,11 @@ class Release:
         repository, _, tag = IMAGES["functions"].rpartition(":")
         values = {
             "image": {"repository": repository, "tag": tag},
-            "defaults": {"replicas": 1},
+            # Several releases find room on a small node, beside tasks that ask for a whole CPU.
+            "defaults": {"replicas": 1, "resources": {"requests": {"cpu": "5m"}}},
             "functions": {"run": {"replicas": 3}},
             "ingress": {"host": self.host},
-            "redis": {"image": IMAGES["valkey"]},
+            "redis": {"image": IMAGES["valkey"], "resources": {"requests": {"cpu": "5m"}}},
             "runs": {"namespace": self.runs, "headImage": IMAGES["head"]},
             "work": {"accessMode": "ReadWriteOnce"},
             # Tests ask more often than people, and their heads run a script and do not clean up.

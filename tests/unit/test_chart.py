@@ -192,6 +192,8 @@ def test_the_settings_can_be_read() -> None:
         "controller_image": "nextflow-controller:0.1.0",
         "head_service_account": "r-nextflow-controller-head",
         "task_service_account": "r-nextflow-controller-task",
+        "recorder_secret": "r-nextflow-controller-recorder",
+        "archive_url": "http://r-nextflow-controller-archive.elsewhere.svc:8080",
         "work_claim": "shared",
         "work_path": "/data",
         "head_pod": {"imagePullSecrets": [{"name": "pull"}], "nodeSelector": {"disk": "fast"}},

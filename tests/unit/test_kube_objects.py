@@ -228,6 +228,30 @@ def test_a_recorder_is_a_sidecar_with_a_secret_of_its_own() -> None:
     Settings.read({name: value for name, value in known.items() if value is not None})
 
 
+def test_a_recorder_has_the_files_that_its_redis_asks_for() -> None:
+    """Of its own Secret, where the functions have such files of theirs; the Secret's variables say the rest."""
+    changes = {
+        "recorder_secret": "recorder",
+        "redis_ca_file": "/x/ca",
+        "redis_cert_file": "/x/c",
+        "redis_key_file": "/x/k",
+    }
+    pod = pod_of(SETTINGS.model_copy(update=changes))
+    _, recorder = pod["initContainers"]
+    files = {"REDIS_CA_FILE": "ca.crt", "REDIS_CERT_FILE": "tls.crt", "REDIS_KEY_FILE": "tls.key"}
+    known = {variable["name"]: variable.get("value") for variable in recorder["env"]}
+    assert {name: known[name] for name in files} == {
+        name: f"/etc/nextflow-controller/redis/{key}" for name, key in files.items()
+    }
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "redis")
+    items = [{"key": key, "path": key} for key in files.values()]
+    assert volume["secret"] == {"secretName": "recorder", "items": items}
+    assert {"name": "redis", "mountPath": "/etc/nextflow-controller/redis", "readOnly": True} in recorder[
+        "volumeMounts"
+    ]
+    assert "redis" not in [volume["name"] for volume in pod_of(SETTINGS)["volumes"]]
+
+
 @pytest.mark.parametrize("lacking", ["controller_image", "work_claim"])
 def test_what_cannot_go_on_is_not_started_again(lacking: str) -> None:
     """An attempt needs the volume with what the last one has done, and somebody who prepares it."""
