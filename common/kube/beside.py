@@ -65,7 +65,7 @@ def _recorder(record: RunRecord, settings: Settings, image: str, secret: str) ->
 
 
 def _redis_files(settings: Settings) -> dict[str, str]:
-    """The files that Redis asks for, where it asks the functions for them: settings, and keys of the recorder's Secret."""
+    """The files that Redis asks the functions for, too: settings, and keys of the recorder's Secret."""
     keys = {"redis_ca_file": "ca.crt", "redis_cert_file": "tls.crt", "redis_key_file": "tls.key"}
     return {name.upper(): key for name, key in keys.items() if getattr(settings, name) is not None}
 

@@ -497,6 +497,28 @@ async def test_a_line_that_is_not_whole_is_not_told_before_it_is(runner: Runner)
     assert sorted(line.text for line in await log(runner, run_id)) == [b"other", b"prompt"]
 
 
+async def test_lines_from_a_place_on(runner: Runner) -> None:
+    """Exactly those behind it, under the same ids; a tick is said by nothing that was skipped."""
+    run_id = (await started(runner, "seq 2000")).run_id
+    lines = await log(runner, run_id)
+    assert (await current(runner, run_id)).ended
+    for at in (0, 1234, 1998, 1999):
+        batches = [batch async for batch in runner.lines(run_id, 1, lines[at].id)]
+        assert [line for batch in batches for line in batch] == lines[at + 1 :]
+        assert () not in batches
+
+
+async def test_a_log_is_final_once_its_run_has_ended(runner: Runner) -> None:
+    """Not before, and of no run there is nothing to say."""
+    run_id = (await started(runner, FOREVER)).run_id
+    await said(runner, run_id, b"ready")
+    assert await runner.final(run_id, 1) is False
+    await stopped(runner, run_id)
+    await ended(runner, run_id)
+    assert await runner.final(run_id, 1) is True
+    assert await runner.final(new_run_id(), 1) is None
+
+
 async def test_there_are_no_lines_of_what_is_not_there(runner: Runner) -> None:
     """An unknown run's log and an attempt's that was not made end at once."""
     assert await log(runner, new_run_id()) == []
