@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import httpx
@@ -10,6 +10,23 @@ import httpx
 from tests.cluster.release import PATIENCE_SECONDS, Caller, Object, log
 
 _PAUSE_SECONDS = 0.2  # as much as a program would wait before it connects again
+
+
+# It counts until it is let go on: whether a line is missing, is there twice or elsewhere is to be seen in what comes.
+COUNTING = """\
+n=0; until [ -e /tmp/go ]; do n=$((n+1)); echo "line $n"; sleep 0.05; done; echo "$n lines"\
+"""
+
+
+def assert_whole(lines: Sequence[str]) -> None:
+    """What a COUNTING run has said, to its end."""
+    assert_counted(lines[:-1])
+    assert lines[-1] == f"{len(lines) - 1} lines"
+
+
+def assert_counted(lines: Sequence[str]) -> None:
+    """What it has said so far."""
+    assert list(lines) == [f"line {n}" for n in range(1, len(lines) + 1)]
 
 
 class Follower:

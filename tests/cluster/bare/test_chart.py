@@ -6,8 +6,11 @@ from collections.abc import Iterator
 import pytest
 import yaml  # type: ignore[import-untyped] # comes without types
 
+from common.kube import head
+from common.settings import Settings
 from tests.cluster.place import command, kubectl, namespace
 from tests.cluster.release import CHART
+from tests.unit.samples import record
 
 pytestmark = [
     pytest.mark.cluster,
@@ -28,6 +31,12 @@ def places() -> Iterator[tuple[str, str]]:
         yield system, runs
 
 
+def taken(*objects: object) -> list[str]:
+    """What the API server says of objects that it would take as they are: a line each, and not one warning."""
+    flags = ("--server-side", "--dry-run=server", "--validate=strict", "--warnings-as-errors", "--filename=-")
+    return command("kubectl", "apply", *flags, stdin=yaml.safe_dump_all(objects)).splitlines()
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.stem if path else "default")
 def test_the_api_server_takes_it(scenario: object, places: tuple[str, str]) -> None:
     """Every field is known and valid, and every pod `restricted`: there is not one warning."""
@@ -43,6 +52,28 @@ def test_the_api_server_takes_it(scenario: object, places: tuple[str, str]) -> N
     for one in objects:
         if one["kind"] != "Namespace":
             one["metadata"].setdefault("namespace", system)
-    flags = ("--server-side", "--dry-run=server", "--validate=strict", "--warnings-as-errors", "--filename=-")
-    said = command("kubectl", "apply", *flags, stdin=yaml.safe_dump_all(objects))
-    assert len(said.splitlines()) == len(objects)
+    assert len(taken(*objects)) == len(objects)
+
+
+def test_a_head_is_restricted(places: tuple[str, str]) -> None:
+    """With all that it may have beside it; its Job and its pod, in a namespace that takes no other."""
+    system, _ = places
+    everything = {
+        "run_namespace": system,
+        "controller_image": "images.example/controller:1",
+        "recorder_secret": "recorder",
+        "redis_ca_file": "/ca.crt",
+        "redis_cert_file": "/tls.crt",
+        "redis_key_file": "/tls.key",
+        "work_claim": "work",
+    }
+    made = head.job(record(), Settings().model_copy(update=everything), "x", "/app/pipelines")
+    template = made["spec"]["template"]
+    pod = {"apiVersion": "v1", "kind": "Pod", **template, "metadata": {**template["metadata"], "name": "head"}}
+    del pod["spec"]["serviceAccountName"]  # who it is says nothing about what it may do to its node
+    for one in (made, pod):
+        one["metadata"]["namespace"] = system
+    assert len(taken(made, pod)) == 2
+    pod["spec"]["initContainers"][0]["securityContext"] = {}
+    with pytest.raises(AssertionError, match="violates PodSecurity"):
+        taken(pod)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.following import COUNTING, Follower, assert_whole
 from tests.cluster.place import command, kubectl
-from tests.cluster.release import HELD, HELD_LOG, Release, log, until
+from tests.cluster.release import HELD, Release, log, until
 
 pytestmark = [
     pytest.mark.cluster,
@@ -39,13 +40,14 @@ def claims(release: Release) -> dict[str, str]:
 
 
 async def test_an_upgrade_from_the_previous_chart() -> None:
-    """Secrets and volumes are kept, no call fails, and a run that was started before goes on to its end."""
+    """Secrets and volumes are kept, no call fails, and a run from before goes on, with all who follow it."""
     release = Release(secrets.token_hex(3))
     try:
         release.install(PREVIOUS)
         async with release.caller() as caller:
-            run_id = await caller.started(HELD)
-            await caller.ready(run_id)
+            run_id = await caller.started(COUNTING)
+            follower = Follower(caller, run_id)
+            await follower.hears_more()
             tokens, redis, volumes = release.secret("tokens"), release.secret("redis"), claims(release)
             before = {function: set(release.pods(function)) for function in ("active", "redis", "run")}
 
@@ -66,9 +68,12 @@ async def test_an_upgrade_from_the_previous_chart() -> None:
             assert claims(release) == volumes
             assert len(volumes) == 2
             assert (await caller.start(HELD)).json()["run_id"] == run_id
+            await follower.hears_more("after the upgrade")
             release.let(run_id)
+            await follower.end()
+            assert_whole(follower.lines)
             assert (await caller.ended(run_id))["status"] == "succeeded"
-            assert [line for _, line in log(await caller.ndjson(run_id))] == HELD_LOG
+            assert log(await caller.ndjson(run_id)) == log(follower.events)
     finally:
         release.uninstall()
 

@@ -1,37 +1,21 @@
 """Logs that outlive everything: what followers got is the run's own log, whatever was killed, emptied or away."""
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
-from tests.cluster.following import Follower
+from tests.cluster.following import COUNTING, Follower, assert_counted, assert_whole
 from tests.cluster.place import IMAGES, kill9, kubectl
 from tests.cluster.release import FUNCTIONS, HELD, Caller, Release, eventually, log
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-# It counts until it is let go on: whether a line is missing, is there twice or elsewhere is to be seen in what comes.
-COUNTING = """\
-n=0; until [ -e /tmp/go ]; do n=$((n+1)); echo "line $n"; sleep 0.05; done; echo "$n lines"\
-"""
 # Four times as much as a log file of the kubelet's holds (10 MiB), and each time as long as it may take to look.
 PARTS, PART_LINES = 4, 110_000
 LONG = f"""\
 line=$(printf '%092d' 0); for part in $(seq {PARTS}); do
 seq -f "%06.0f $line" $(((part - 1) * {PART_LINES} + 1)) $((part * {PART_LINES})); sleep 11; done\
 """
-
-
-def assert_whole(lines: Sequence[str]) -> None:
-    """What a COUNTING run has said, to its end."""
-    assert_counted(lines[:-1])
-    assert lines[-1] == f"{len(lines) - 1} lines"
-
-
-def assert_counted(lines: Sequence[str]) -> None:
-    """What it has said so far."""
-    assert list(lines) == [f"line {n}" for n in range(1, len(lines) + 1)]
 
 
 async def test_whatever_is_killed_no_line_is_lost(release: Release, caller: Caller) -> None:
