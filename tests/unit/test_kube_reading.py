@@ -276,3 +276,23 @@ def test_a_log_is_the_same_however_it_is_cut() -> None:
         for at in range(0, cut, 7):
             told += [line for batch in pieces.feed(raw[at : min(at + 7, cut)]) for line in batch]
     assert told + pieces.rest() == lines
+
+
+@pytest.mark.parametrize(
+    ("status", "attempt"),
+    [
+        ({}, 1),
+        ({"active": 1}, 1),
+        ({"failed": 1, "active": 1}, 2),
+        ({"failed": 1, "terminating": 1}, 2),
+        # The last of three has ended: its predecessor, too, is yet to be counted by number.
+        ({"failed": 1, "uncountedTerminatedPods": {"failed": ["uid-2", "uid-3"]}}, 3),
+        # A head that is asked to end is among the failed before it has done so.
+        ({"conditions": [condition("FailureTarget")], "failed": 1, "terminating": 1}, 1),
+        ({"conditions": [condition("Failed")], "failed": 3}, 3),
+        ({"conditions": [condition("Complete")], "failed": 1, "succeeded": 1}, 2),
+    ],
+)
+def test_heads_are_counted_without_their_pods(status: dict[str, Any], attempt: int) -> None:
+    """Once each, in every state that the Job controller was seen to write."""
+    assert read(a_job(LAUNCH, **status)).attempt == attempt
