@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from common import cancel, claim, jobs, look, settle
-from common.kube import head, objects, reading
+from common.kube import head, objects, prepare, reading
 from common.kube.runner import KubernetesRunner
 
 _VERSION = '"resourceVersion": version, '
@@ -19,11 +19,13 @@ class Mutant:
 
     Attributes:
         found: a seed whose history shows it; after a change to the histories it is searched for anew.
+        breaks: some words of what it breaks, where it is known to break more than that.
     """
 
     found: int
     code: dict[Callable[..., object], dict[str, str]] = field(default_factory=dict)
     scripts: dict[str, dict[str, str]] = field(default_factory=dict)
+    breaks: str = ""
 
 
 MUTANTS = {
@@ -142,6 +144,45 @@ MUTANTS = {
                 "return _if": "await platform.runner.write_lease(await platform.runner.lease(), None); return _if"
             }
         },
+    ),
+    # Attempts.
+    "an attempt begins with the tasks of the last": Mutant(
+        0, {prepare.end_tasks: {"left = await sweep(api, collections, run_id)": "left = []"}}
+    ),
+    "an attempt begins before the tasks of the last are gone": Mutant(
+        0, {prepare.end_tasks: {"if not left:": "if True:"}}
+    ),
+    # The API server lets nobody have the one without the other.
+    "a head is replaced while it ends": Mutant(
+        0,
+        {head.job: {'"podReplacementPolicy": "Failed",': "", '"podFailurePolicy": {"rules": _failures(pod)},': ""}},
+        breaks="two heads at a time",
+    ),
+    "a head that is taken does not count": Mutant(
+        0, {head._failures: {'"action": "Count"': '"action": "Ignore"'}}, breaks="a head too many"
+    ),
+    "a run that has failed is executed again": Mutant(
+        0, {head._failures: {"return [taken, *(": "return [taken] or [*("}}, breaks="executed again"
+    ),
+    "only the first head is awaited": Mutant(
+        0,
+        {reading._awaited_since: {"newest = next(iter(heads), None)": "newest = None"}},
+        breaks="does not get the slot",
+    ),
+    "attempts are counted without their pods": Mutant(
+        0,
+        {
+            reading.job: {
+                "max(1, _made(status), *map(attempt, heads))": "max(1, sum(status.get(key) or 0 "
+                'for key in ("failed", "active")))'
+            }
+        },
+    ),
+    "a head that is to end counts twice": Mutant(
+        0, {reading._made: {'if status.get("conditions")': "if False"}}, breaks="which has had"
+    ),
+    "a head that ends is not counted for a moment": Mutant(
+        0, {reading._made: {"sum(map(len, ": "0 * sum(map(len, "}}, breaks="and then of"
     ),
     # Redis. That a record never goes back, that the slot has no expiry, and that a look from before a change (or a
     # flush) is not written over it, is shown in test_store and test_lock: readers look at the cluster again before
