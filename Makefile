@@ -10,7 +10,7 @@ BIN := .venv/bin
 TOO_OLD = "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Try make PYTHON=python3.12"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup toolchain run token demo test test-fast simulate images test-cluster bench bench-cluster lint format openapi lock clean
+.PHONY: help setup toolchain run token demo test test-fast simulate images test-cluster bench bench-cluster lint format openapi chart-files lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ format: setup ## Format the code and apply the safe lint fixes
 
 openapi: setup ## Write functions/docs/openapi.json again from the functions' declarations
 	$(BIN)/python -m functions.openapi > functions/docs/openapi.json
+
+chart-files: setup ## Write what is made of the chart again: its renderings that are kept, its table of values
+	$(BIN)/python -m tests.unit.goldens && $(BIN)/python -m tests.unit.values_table
 
 lock: .uv/bin/uv ## Resolve requirements.lock again from pyproject.toml
 	$< pip compile --quiet --upgrade --universal --python-version 3.11 --extra local --extra dev --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml

@@ -13,13 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from common.events import GAP, ZERO, Line, LineId
+from common.events import ZERO, Line, LineId, stream_of
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 _BATCH_LINES = 500
 _END = "end"
-_LETTERS = {"stdout": b"o", "stderr": b"e", GAP: b"g"}
-_STREAMS = {letter: stream for stream, letter in _LETTERS.items()}
 
 
 def place(kept: Path, attempt: int) -> Path:
@@ -175,7 +173,7 @@ def _name(first: LineId) -> str:
 
 def packed(line: Line) -> bytes:
     """A line as the archive holds it."""
-    return b"%b %d %b %b\n" % (str(line.id).encode(), line.at_ns, _LETTERS[line.stream], line.text)
+    return b"%b %d %b %b\n" % (str(line.id).encode(), line.at_ns, line.letter.encode(), line.text)
 
 
 def unpacked(raw: bytes) -> Line:
@@ -185,7 +183,7 @@ def unpacked(raw: bytes) -> Line:
         ValueError: it is none.
     """
     line_id, at_ns, letter, text = raw.removesuffix(b"\n").split(b" ", 3)
-    return Line(LineId.parse(line_id.decode()), int(at_ns), _STREAMS[letter], text)
+    return Line(LineId.parse(line_id.decode()), int(at_ns), stream_of(letter), text)
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -59,16 +59,31 @@ class LineId(NamedTuple):
 
 ZERO = LineId(0, 0)
 GAP = "gap"  # as the stream of a line: it says why others are missing
+_LETTERS = {"stdout": "o", "stderr": "e", GAP: "g"}
+_STREAMS = {letter.encode(): stream for stream, letter in _LETTERS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a run's log; `text` is what the container wrote, without its newline."""
+    """A line of a run's log; `text` is what the container wrote, without its newline.
+
+    One of the stream `gap` stands where nobody could read what there was; its text says why, in words.
+    """
 
     id: LineId
     at_ns: int
     stream: str
     text: bytes
+
+    @property
+    def letter(self) -> str:
+        """The stream as it is stored."""
+        return _LETTERS[self.stream]
+
+
+def stream_of(letter: bytes) -> str:
+    """The stream that is stored as this letter; standard output where it is none."""
+    return _STREAMS.get(letter, "stdout")
 
 
 def number(lines: Iterable[RawLine], last: LineId = ZERO) -> Iterator[Line]:
@@ -76,6 +91,13 @@ def number(lines: Iterable[RawLine], last: LineId = ZERO) -> Iterator[Line]:
     for raw in lines:
         last = max(LineId.of_time(raw.at_ns), last.next())
         yield Line(last, raw.at_ns, raw.stream, raw.text)
+
+
+class Place(NamedTuple):
+    """A place in a run's log, behind a line of an attempt; places grow from line to line and attempt to attempt."""
+
+    attempt: int
+    line: LineId
 
 
 # To the year 8307: what is beyond 9999 would be no time.
@@ -118,18 +140,23 @@ def event(kind: str, cursor: Cursor, data: dict[str, Any], timestamp: str | None
     }
 
 
-def log_event(run_id: str, attempt: int, line: Line) -> dict[str, Any]:
-    """The event of one line.
+def line_event(run_id: str, attempt: int, line: Line, before: LineId) -> dict[str, Any]:
+    """The event of one line; `before` is the line before it (0-0: there is none).
 
     Its `timestamp` is the one the line itself begins with, if it does; `timestamp_source` says which.
     Text that is not UTF-8 is told twice: readable, with replacement characters, and exact, in `base64`.
     """
+    cursor = Cursor(run_id, attempt, line.id)
+    if line.stream == GAP:
+        after = {} if before == ZERO else {"after": str(before)}
+        lost = {"reason": line.text.decode("utf-8", "replace"), **after, "until": str(line.id)}
+        return event("gap", cursor, lost, format_time(line.at_ns))
     data: dict[str, Any] = {"line": line.text.decode("utf-8", "replace"), "stream": line.stream}
     own = line_time(line.text)
     data["timestamp_source"] = "runtime" if own is None else "line"
     if "�" in data["line"] and not _is_utf8(line.text):
         data["base64"] = base64.b64encode(line.text).decode("ascii")
-    return event("log", Cursor(run_id, attempt, line.id), data, own or format_time(line.at_ns))
+    return event("log", cursor, data, own or format_time(line.at_ns))
 
 
 def encode(value: dict[str, Any]) -> bytes:

@@ -6,16 +6,16 @@ layer's part. The first frame is always a snapshot of the status, and an end is 
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 
 from common import look
 from common.errors import ControllerError, RunNotFound, Unavailable
-from common.events import ZERO, Cursor, LineId, event
+from common.events import ZERO, Cursor, Place, event
 from common.feed import Feed, Feeds
-from common.frames import IDLE, Farewell, Frame, Lines, Notice, status_notice
+from common.frames import IDLE, Farewell, Frame, Notice, gap, status_notice
 from common.metrics import LINES_LOST
 from common.platform import Platform
 
@@ -32,7 +32,7 @@ class Query:
     Attributes:
         run_id: a run; None for the active or latest; `*` for that and each one after it.
         after: the place behind which to begin; None for the beginning, or `tail` lines before the end.
-        types: the kinds of events wanted (gap, complete and error come always).
+        types: the kinds of events wanted (gap, restarted, complete and error come always).
         follow: stay until the run ends; otherwise end with what there is now.
         heartbeat_seconds: after so long without a frame comes an idle one.
     """
@@ -81,28 +81,25 @@ class Followers:
 
     async def _runs(self, query: Query, run_id: str) -> AsyncGenerator[Frame, None]:
         """One run after the other."""
-        end = Cursor(run_id, 1, None)
-        if query.after != end:
-            async with aclosing(self._run(query, run_id)) as frames:
-                async for frame in frames:
-                    yield frame
-                    if isinstance(frame, Farewell):
-                        return
+        end = query.after or Cursor(run_id, 1, ZERO)
         while True:
+            if (end.run_id, end.line) != (run_id, None):  # else all of it was seen
+                async with aclosing(self._run(query, run_id)) as frames:
+                    async for frame in frames:
+                        yield frame
+                        if isinstance(frame, Farewell):
+                            return
+                        if isinstance(frame, Notice):
+                            end = frame.cursor
             told = time.monotonic()
-            while (following := await self._next(end.run_id)) is None:
+            while (following := await self._next(run_id)) is None:
                 if self._shutdown.begun:
                     yield Farewell(end)
                     return
                 if time.monotonic() - told >= query.heartbeat_seconds:
                     yield IDLE
                     told = time.monotonic()
-            end = Cursor(following, 1, None)
-            async with aclosing(self._run(replace(query, after=None, tail=None), following)) as frames:
-                async for frame in frames:
-                    yield frame
-                    if isinstance(frame, Farewell):
-                        return
+            run_id, query, end = following, replace(query, after=None, tail=None), Cursor(following, 1, ZERO)
 
     async def _next(self, before: str) -> str | None:
         """The run that came after `before`, if one comes within a moment."""
@@ -125,19 +122,19 @@ class Followers:
             yield Notice(event("error", query.after or Cursor(run_id, 1, ZERO), {"detail": str(error)}))
 
     async def _frames(self, query: Query, feed: Feed) -> AsyncGenerator[Frame, None]:
-        place = _Place(feed, query.types)
-        for notice in await place.opening(query):
+        follower = _Follower(feed, query.types)
+        for notice in await follower.opening(query):
             yield notice
         due = time.monotonic() + query.heartbeat_seconds
         while True:
             changed = feed.changed  # before anything is looked at: a change from here on wakes us
             if self._shutdown.begun:
-                yield Farewell(place.cursor)
+                yield Farewell(follower.cursor)
                 return
             if feed.failure is not None:
                 raise RuntimeError("the feed has failed") from feed.failure
             try:
-                frames = await place.frames()
+                frames = await follower.frames()
             except Unavailable:
                 await self._shutdown.wait(_UNREADABLE_SECONDS)
                 yield IDLE
@@ -149,7 +146,7 @@ class Followers:
                 await asyncio.sleep(0)  # a fast client never makes us wait: others have their turn all the same
                 continue  # with what has come meanwhile
             if feed.finished:
-                for notice in place.last():
+                for notice in follower.last():
                     yield notice
                 return
             if not query.follow and not feed.finishing:
@@ -168,63 +165,61 @@ def followers(platform: Platform) -> Followers:
     return Followers(platform)
 
 
-class _Place:
+class _Follower:
     """Where a follower is in a feed."""
 
     def __init__(self, feed: Feed, types: frozenset[str]) -> None:
         self._feed = feed
         self._types = types
         self._told = feed.status
-        self.line: LineId = ZERO
+        self._place = Place(1, ZERO)
 
     @property
     def cursor(self) -> Cursor:
-        return Cursor(self._feed.run_id, self._feed.attempt, self.line)
+        return Cursor(self._feed.run_id, *self._place)
 
     async def opening(self, query: Query) -> list[Notice]:
         """Go to where the query begins; what is to be told there: the run as it is now."""
         after, feed = query.after, self._feed
-        elsewhere = after is not None and (after.run_id, after.attempt) != (feed.run_id, feed.attempt)
+        elsewhere = after is not None and not (after.run_id == feed.run_id and await feed.has(after.attempt))
         if after is not None and after.line is not None and not elsewhere:
-            self.line = after.line
+            self._place = Place(after.attempt, after.line)
         elif query.tail is not None:
-            self.line = await feed.tail(query.tail)
+            self._place = await feed.tail(query.tail)
         if not query.follow:
             await feed.current()
         self._told = feed.status
         opening = [status_notice(self._told, self.cursor)]
         if elsewhere:
             LINES_LOST.inc()
-            opening.append(_gap(self, f"The cursor {after} is of a run that is not followed here."))
+            opening.append(gap(self.cursor, f"The cursor {after} is of a run or an attempt that is not followed here."))
         return opening
 
-    async def frames(self) -> list[Frame]:
-        """The next lines if there are any, else what has changed of the run since it was told last."""
-        if "log" not in self._types:
-            self.line = max(self.line, self._feed.top)
-        if self.line < self._feed.top:
-            lines: Lines = await self._feed.after(self.line)
-            self.line = lines.last
-            return [lines]
-        before, now = self._told, self._feed.status
+    async def frames(self) -> Sequence[Frame]:
+        """The next of the log if there is any, else what has changed of the run since it was told last."""
+        feed = self._feed
+        if self._place < feed.top:
+            if "log" in self._types:
+                found, self._place = await feed.after(self._place)
+                return found
+            remarks, self._place = feed.remarks(self._place), feed.top
+            if remarks:
+                return remarks
+        before, now = self._told, feed.status
         self._told = now
         frames: list[Frame] = []
         if before is not now:
             if "status" in self._types and before.model_copy(update={"progress": now.progress}) != now:
-                frames.append(self._feed.notice("status", self.cursor))
+                frames.append(feed.notice("status", self.cursor))
             if "progress" in self._types and before.progress != now.progress:
-                frames.append(self._feed.notice("progress", self.cursor))
+                frames.append(feed.notice("progress", self.cursor))
         return frames
 
     def last(self) -> list[Notice]:
         """What ends a run's stream: what is lost of it, and the final record or why there is none."""
         feed, end = self._feed, self.cursor._replace(line=None)
-        lost = [] if feed.lost is None else [_gap(self, feed.lost)]
+        lost = [] if feed.lost is None else [gap(self.cursor, feed.lost)]
         if feed.status.status.terminal:
             return [*lost, feed.notice("complete", end)]
         detail = feed.status.message or "How the run ended is not known."
         return [*lost, Notice(event("error", end, {"detail": detail}))]
-
-
-def _gap(place: _Place, reason: str) -> Notice:
-    return Notice(event("gap", place.cursor, {"reason": reason}))

@@ -1,10 +1,11 @@
 """What followers are sent: frames that all of them share, each encoded once a transport."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from common.events import Cursor, Line, LineId, event, log_event
+from common.events import GAP, Cursor, Line, LineId, event, line_event
 from common.models import RunStatus
 
 _T = TypeVar("_T")
@@ -30,21 +31,21 @@ class Frame:
 
 @dataclass(eq=False, slots=True)
 class Lines(Frame):
-    """Consecutive lines of a log.
+    """Consecutive lines of a log, at least one.
 
     Attributes:
-        gap: set where there are none to send: the ids between which lines are gone for good.
+        behind: the line before the first (0-0: there is none).
     """
 
     run_id: str
     attempt: int
+    behind: LineId
     lines: Sequence[Line]
-    gap: tuple[LineId, LineId] | None = None
 
     @property
     def last(self) -> LineId:
         """The id behind which to go on."""
-        return self.gap[1] if self.gap else self.lines[-1].id
+        return self.lines[-1].id
 
     @property
     def size(self) -> int:
@@ -53,27 +54,33 @@ class Lines(Frame):
 
     def after(self, cursor: LineId) -> "Lines":
         """The part behind `cursor`; the frame itself where that is all of it."""
-        if self.lines[0].id > cursor:
-            return self
-        return Lines(self.run_id, self.attempt, tuple(line for line in self.lines if line.id > cursor))
+        start = bisect_right(self.lines, cursor, key=lambda line: line.id)
+        return self._part(start, len(self.lines)) if start else self
+
+    def gaps(self) -> "list[Lines]":
+        """What is no line but a gap, each alone."""
+        return [self._part(at, at + 1) for at, line in enumerate(self.lines) if line.stream == GAP]
+
+    def _part(self, start: int, end: int) -> "Lines":
+        behind = self.lines[start - 1].id if start else self.behind
+        return Lines(self.run_id, self.attempt, behind, self.lines[start:end])
 
     def events(self) -> list[dict[str, Any]]:
         """One event a line."""
-        if self.gap is not None:
-            lost = {
-                "after": str(self.gap[0]),
-                "until": str(self.gap[1]),
-                "reason": "Neither Redis nor the run's log holds them.",
-            }
-            return [event("gap", Cursor(self.run_id, self.attempt, self.gap[1]), lost)]
-        return [log_event(self.run_id, self.attempt, line) for line in self.lines]
+        before = (self.behind, *(line.id for line in self.lines))
+        return [line_event(self.run_id, self.attempt, *found) for found in zip(self.lines, before, strict=False)]
 
 
 @dataclass(eq=False, slots=True)
 class Notice(Frame):
-    """One event that is no line: status, progress, gap, complete or error."""
+    """One event that is no line: status, progress, gap, restarted, complete or error."""
 
     event: dict[str, Any]
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where to go on."""
+        return Cursor.parse(self.event["id"], "id")
 
     def events(self) -> list[dict[str, Any]]:
         """That one."""
@@ -103,3 +110,8 @@ def status_notice(status: RunStatus, cursor: Cursor) -> Notice:
 def progress_notice(status: RunStatus, cursor: Cursor) -> Notice:
     """How far the run's tasks are."""
     return Notice(event("progress", cursor, status.progress.model_dump(mode="json") if status.progress else {}))
+
+
+def gap(cursor: Cursor, reason: str) -> Notice:
+    """What came behind `cursor` is gone, nobody knows how much."""
+    return Notice(event("gap", cursor, {"reason": reason}))

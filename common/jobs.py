@@ -41,7 +41,7 @@ class Job:
         message: what the runner knows about a state that needs words.
         attempt: the number of the head that it has now, or had last: one taken from its node is replaced by another.
         awaited_since: when a head was asked for that has not come; None where none is awaited.
-        remains: how many pods or processes of the run are still there, where that was looked at.
+        remains: the names of what is still there of the run (pods, Jobs, processes), where that was looked at.
     """
 
     record: RunRecord
@@ -57,7 +57,7 @@ class Job:
     message: str | None = None
     attempt: int = 1
     awaited_since: datetime | None = None
-    remains: int = 0
+    remains: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -126,6 +126,7 @@ def info(job: Job) -> RunInfo:
         session_id=job.record.session_id,
         resumed_from=job.record.resumed_from,
         message=_message(job),
+        left_behind=job.remains if job.ended else (),
     )
 
 

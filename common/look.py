@@ -74,7 +74,7 @@ async def run(platform: Platform, run_id: str | None = None) -> RunInfo:
     known = None
     with suppress(Unavailable):
         known = await platform.store.run(run_id)
-    if known is not None and known.status.terminal:
+    if known is not None and known.status.terminal and not known.left_behind:
         return known
     current = await active(platform)
     if current is not None and current.run_id == run_id:

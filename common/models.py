@@ -213,6 +213,9 @@ class RunInfo(_Wire):
     session_id: str
     resumed_from: str | None = None
     message: str | None = Field(None, description="What a person should know about this state, in plain words.")
+    left_behind: tuple[str, ...] = Field(
+        (), description="Of a run that has ended: the pods, Jobs or processes of it that are still there."
+    )
 
 
 class RunStatus(RunInfo):

@@ -25,9 +25,9 @@ class LogSource(Protocol):
     def lines(self, run_id: str, attempt: int, after: LineId = ZERO) -> Batches:
         """The log of an attempt, from the line behind `after`, in batches, followed until it is final.
 
-        An empty batch is a tick: this is all there is for now. The generator ends once the head is gone
-        and its last line was given. Ids are the same at every call. A line whose stream is `gap` says what is not
-        to be had any more.
+        An empty batch is a tick: this is all there is for now; skipping what is before `after` gives none. The
+        generator ends once the head is gone and its last line was given. Ids are the same at every call. A line whose
+        stream is `gap` says what is not to be had any more.
         """
 
     async def final(self, run_id: str, attempt: int) -> bool | None:
@@ -77,10 +77,10 @@ class Runner(LogSource, Protocol):
         """
 
     async def job(self, run_id: str) -> Job | None:
-        """The run's Job, with its `remains` counted once its head has ended."""
+        """The run's Job, with what `remains` of it once its head has ended."""
 
     async def jobs(self) -> Sequence[Job]:
-        """All Jobs that are retained, in no order; `remains` is not counted."""
+        """All Jobs that are retained, in no order; what `remains` is not looked at."""
 
     async def launch(self, read: Job) -> Job:
         """Let the Job's head start.
@@ -114,8 +114,8 @@ class Runner(LogSource, Protocol):
             Conflict: it has changed since it was `read`.
         """
 
-    async def sweep(self, run_id: str) -> int:
-        """End the pods or processes that an ended head left behind; how many are still there.
+    async def sweep(self, run_id: str) -> tuple[str, ...]:
+        """End the pods or processes that an ended head left behind; the names of those that are still there.
 
         Those of a head that has not ended are its own, and are left alone.
         """

@@ -35,11 +35,11 @@ async def settle(platform: Platform, seen: Sight, stamp_ms: int) -> Job | None:
     if job is not None:
         if not job.ended:
             return await _given_up(platform, job) if _is_late(platform, job) else job
-        left = await platform.runner.sweep(job.run_id) if job.remains else 0
+        left = await platform.runner.sweep(job.run_id) if job.remains else ()
         if left:
             return replace(job, remains=left)
         if stamp_ms:
-            await note(platform, info(replace(job, remains=0)), stamp_ms)
+            await note(platform, info(replace(job, remains=())), stamp_ms)
     await platform.runner.write_lease(seen.lease, None)
     return None
 

@@ -10,11 +10,9 @@ from typing import cast
 
 from common.connection import Connection
 from common.errors import Unavailable
-from common.events import ZERO, Line, LineId
+from common.events import ZERO, Line, LineId, stream_of
 from common.models import Progress
 
-_STREAMS = {b"o": "stdout", b"e": "stderr"}
-_SHORT = {"stdout": "o", "stderr": "e"}
 _PUMP_SECONDS = 5
 _TAIL_LINES = 1_000  # a look: Redis serves nobody else meanwhile
 
@@ -56,7 +54,7 @@ class Streams:
         args: list[str | bytes | int] = [str(expected), self._ttl_seconds]
         last = expected
         for line in lines:
-            fields: list[str | bytes | int] = ["t", line.text, "s", _SHORT[line.stream]]
+            fields: list[str | bytes | int] = ["t", line.text, "s", line.letter]
             if LineId.of_time(line.at_ns) != line.id:
                 fields += ["n", line.at_ns]
             args += [str(line.id), len(fields), *fields]
@@ -83,27 +81,22 @@ class Streams:
                 entries = list(cast("Iterable[_Entry]", await client.xrange(key, min=f"({after}", count=count)))
         return _chunk(entries, after)
 
-    async def tail(self, run_id: str, attempt: int, count: int) -> LineId:
-        """The id behind which the last `count` lines stand."""
+    async def tail(self, run_id: str, attempt: int, count: int) -> tuple[LineId, int]:
+        """The id behind which the last `count` lines stand, and how many there are too few."""
         key, left, below = self._key(run_id, attempt), count, "+"
         while newest := await self._newest(key, _TAIL_LINES, below):
             for entry_id, fields in newest:
                 if b"end" in fields:
                     continue
                 if not left:
-                    return _id(entry_id)
+                    return _id(entry_id), 0
                 left -= 1
             below = f"({newest[-1][0].decode()}"
-        return ZERO
+        return ZERO, left
 
     async def write_progress(self, run_id: str, progress: Progress) -> None:
         """Replace what is known of the run's tasks."""
-        async with self._connection.use() as client:
-            key = self._key(run_id, "progress")
-            pipe = client.pipeline(transaction=False)
-            pipe.xadd(key, {"p": progress.model_dump_json()}, maxlen=1, approximate=False)
-            pipe.expire(key, self._ttl_seconds)
-            await pipe.execute()
+        await self._replace(run_id, "progress", "p", progress.model_dump_json(), self._ttl_seconds)
 
     async def progress(self, run_id: str) -> Progress | None:
         """What was last written of the run's tasks."""
@@ -113,6 +106,15 @@ class Streams:
         (_, fields), *_ = newest
         return Progress.model_validate_json(fields[b"p"])
 
+    async def _replace(self, run_id: str, part: str, field: str, value: str, ttl_seconds: int) -> None:
+        """Have a stream hold one entry, for so long."""
+        key = self._key(run_id, part)
+        async with self._connection.use() as client:
+            pipe = client.pipeline(transaction=False)
+            pipe.xadd(key, {field: value}, maxlen=1, approximate=False)
+            pipe.expire(key, ttl_seconds)
+            await pipe.execute()
+
     async def _newest(self, key: str, count: int, below: str = "+") -> list[_Entry]:
         async with self._connection.use() as client:
             return list(cast("Iterable[_Entry]", await client.xrevrange(key, max=below, count=count)))
@@ -120,13 +122,15 @@ class Streams:
     async def pumping(self, run_id: str, who: str, *, insist: bool) -> bool:
         """Say that `who` relays the run's log, for the next seconds; whether it does.
 
-        Advice only, to spare work: without `insist` it is left to whoever else said so lately.
+        Advice only, to spare work: without `insist` it is left to whoever else said so lately. A stream of one entry:
+        a recorder may append to streams, and write nothing else.
         """
-        key = self._key(run_id, "pump")
-        async with self._connection.use() as client:
-            if not insist and await client.get(key) not in (None, who.encode()):
+        if not insist:
+            said = await self._newest(self._key(run_id, "pump"), 1)
+            if said and said[0][1].get(b"who") != who.encode():
                 return False
-            return bool(await client.set(key, who, ex=_PUMP_SECONDS))
+        await self._replace(run_id, "pump", "who", who, _PUMP_SECONDS)
+        return True
 
 
 def _entries(found: object, key: str) -> list[_Entry]:
@@ -144,7 +148,7 @@ def _chunk(entries: Sequence[_Entry], after: LineId) -> Chunk:
         after = _id(entry_id)
         own = fields.get(b"n", b"")
         at_ns = int(own) if own.isdigit() else after.ms * 1_000_000 + after.seq // 1_000
-        lines.append(Line(after, at_ns, _STREAMS.get(fields.get(b"s", b"o"), "stdout"), fields.get(b"t", b"")))
+        lines.append(Line(after, at_ns, stream_of(fields.get(b"s", b"")), fields.get(b"t", b"")))
     return Chunk(lines, after, ended=False)
 
 

@@ -130,7 +130,7 @@ def watch(server: Server, run_id: str) -> None:
                 say(_progress(data["total"]))
             case "status":
                 say(f"status: {data['status']}")
-            case "gap" | "error":
+            case "gap" | "restarted" | "error":
                 say(f"{event['type']}: {data}")
 
 

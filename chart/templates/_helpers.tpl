@@ -5,10 +5,28 @@
 {{- end }}
 
 {{- define "runs" -}}
-{{- if eq .Values.runs.namespace .Release.Namespace }}
-{{- fail "runs.namespace is the release's own: runs may do what they like in theirs, so it has to be another" }}
-{{- end -}}
 {{- .Values.runs.namespace | default (printf "%s-runs" .Release.Namespace) -}}
+{{- end }}
+
+{{/* The name that the functions are called by. */}}
+{{- define "host" -}}
+{{- .Values.gateway.enabled | ternary .Values.gateway.host .Values.ingress.host -}}
+{{- end }}
+
+{{- define "url" -}}
+{{- $tls := .Values.gateway.enabled | ternary .Values.gateway.tls (not (empty .Values.ingress.tlsSecret)) -}}
+{{- printf "%s://%s" (ternary "https" "http" $tls) (include "host" .) -}}
+{{- end }}
+
+{{/* Where a function is called, as JSON. Nothing is rewritten: it answers at the path it is called by. */}}
+{{- define "paths" -}}
+{{- eq . "docs" | ternary (list "/docs" "/follow" "/openapi.json") (list (print "/api/v1/pipeline/" .)) | toJson -}}
+{{- end }}
+
+{{/* A function's values over those of all: (list . "status"). */}}
+{{- define "function" -}}
+{{- $root := index . 0 -}}
+{{- mergeOverwrite (deepCopy $root.Values.defaults) (get $root.Values.functions (index . 1)) | toYaml -}}
 {{- end }}
 
 {{- define "image" -}}
@@ -23,9 +41,27 @@
 {{- .Values.redis.existingSecret | default (printf "%s-redis" (include "fullname" .)) -}}
 {{- end }}
 
-{{/* All that the functions do in Redis. */}}
+{{/* The users of the chart's own Redis: all that the functions do in it, and that recorders do. */}}
+{{- define "redisPrefix" -}}
+{{- get .Values.settings "REDIS_PREFIX" | default "nfc" -}}
+{{- end }}
+
 {{- define "redisRights" -}}
-resetkeys resetchannels ~{{ get .Values.settings "REDIS_PREFIX" | default "nfc" }}:* -@all +ping +evalsha +script|load +time +get +getdel +set +del +exists +expire +incrby +hget +hmget +hset +zadd +zcard +zrange +zrangebylex +zrem +zrevrangebylex +xadd +xinfo|stream +xrange +xread +xrevrange
+resetkeys resetchannels ~{{ include "redisPrefix" . }}:* -@all +ping +evalsha +script|load +time +get +getdel +set +del +exists +expire +incrby +hget +hmget +hset +zadd +zcard +zrange +zrangebylex +zrem +zrevrangebylex +xadd +xinfo|stream +xrange +xread +xrevrange
+{{- end }}
+
+{{- define "recorderRights" -}}
+resetkeys resetchannels ~{{ include "redisPrefix" . }}:log:* -@all +ping +evalsha +script|load +xadd +xtrim +expire +xinfo|stream +xrevrange
+{{- end }}
+
+{{/* The Secret of the runs' namespace by which recorders reach Redis. Empty: there are no recorders. */}}
+{{- define "recorderSecret" -}}
+{{- $own := and .Values.redis.enabled (not .Values.redis.existingSecret) -}}
+{{- $own | ternary (printf "%s-recorder" (include "fullname" .)) .Values.redis.recorderSecret -}}
+{{- end }}
+
+{{- define "archiveSecret" -}}
+{{- .Values.archive.existingSecret | default (printf "%s-archive" (include "fullname" .)) -}}
 {{- end }}
 
 {{- define "workClaim" -}}
@@ -35,6 +71,29 @@ resetkeys resetchannels ~{{ get .Values.settings "REDIS_PREFIX" | default "nfc" 
 {{/* How long a stopping function waits for its answers: for a DELETE too, which waits for its run to be gone. */}}
 {{- define "graceSeconds" -}}
 {{- get .Values.settings "SHUTDOWN_GRACE_SECONDS" | default "30" -}}
+{{- end }}
+
+{{/* The files of an external Redis' TLS, by the variables that name them, as JSON. */}}
+{{- define "redisFiles" -}}
+{{- $authority := .Values.redis.tls.ca | ternary (dict "REDIS_CA_FILE" "ca.crt") dict -}}
+{{- $own := .Values.redis.tls.certificate | ternary (dict "REDIS_CERT_FILE" "tls.crt" "REDIS_KEY_FILE" "tls.key") dict -}}
+{{- merge $authority $own | toJson -}}
+{{- end }}
+
+{{/* What is mounted for a function, or for the clean-up, which nobody calls: (list . "status"). */}}
+{{- define "files" -}}
+{{- $root := index . 0 -}}
+{{- if and (eq $root.Values.auth.mode "tokens") (ne (index . 1) "cleanup") }}
+- secret: {name: {{ include "tokens" $root }}, items: [{key: tokens, path: tokens}]}
+{{- end }}
+{{- with include "redisFiles" $root | fromJson }}
+- secret:
+    name: {{ $root.Values.redis.externalSecret }}
+    items:
+      {{- range . }}
+      - {key: {{ . }}, path: redis/{{ . }}}
+      {{- end }}
+{{- end }}
 {{- end }}
 
 {{/* Of a component: (list . "status"). */}}
@@ -65,6 +124,55 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* What every function sees of the release: (list . "status"). */}}
+{{- define "environment" -}}
+{{- $root := index . 0 -}}
+env:
+  - {name: PORT, value: "8080"}
+  {{- if $root.Values.redis.enabled }}
+  - name: REDIS_PASSWORD
+    valueFrom: {secretKeyRef: {name: {{ include "redisSecret" $root }}, key: password}}
+  {{- end }}
+  {{- if and $root.Values.archive.enabled (has (index . 1) (list "status" "stream")) }}
+  - name: ARCHIVE_TOKEN
+    valueFrom: {secretKeyRef: {name: {{ include "archiveSecret" $root }}, key: archive-token}}
+  {{- end }}
+envFrom:
+  - configMapRef: {name: {{ include "fullname" $root }}}
+  {{- if not $root.Values.redis.enabled }}
+  - secretRef: {name: {{ $root.Values.redis.externalSecret }}}
+  {{- end }}
+{{- end }}
+
+{{- define "mounts" -}}
+{{- with include "files" . }}
+volumeMounts: [{name: files, mountPath: /etc/nextflow-controller, readOnly: true}]
+{{- end }}
+{{- end }}
+
+{{- define "volumes" -}}
+{{- with include "files" . }}
+volumes:
+  - name: files
+    projected:
+      sources: {{- trim . | nindent 8 }}
+{{- end }}
+{{- end }}
+
+{{- define "probes" -}}
+# Alive before ready: that the cluster is away ends no pod.
+startupProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 60}
+livenessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 10, timeoutSeconds: 5}
+# Longer than Redis may take to be found away: the function answers without it.
+readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 5, timeoutSeconds: 8}
+lifecycle: {preStop: {sleep: {seconds: {{ .Values.stopDelaySeconds }}}}}
+{{- end }}
+
+{{/* For how long a pod may go on once it is to end. */}}
+{{- define "terminationSeconds" -}}
+{{- add .Values.stopDelaySeconds (include "graceSeconds" . | float64 | ceil) 5 -}}
+{{- end }}
+
 {{- define "placement" -}}
 {{- with .Values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
@@ -77,5 +185,33 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Of network policies. */}}
+{{- define "dnsPorts" -}}
+- {port: 53, protocol: UDP}
+- {port: 53, protocol: TCP}
+{{- end }}
+
+{{/* It is no pod that could be chosen, and its address is the cluster's own. */}}
+{{- define "apiServerPorts" -}}
+{{- range .Values.networkPolicies.apiServerPorts }}
+- {port: {{ . }}}
+{{- end }}
+{{- end }}
+
+{{- define "toRedis" -}}
+{{- if .Values.redis.enabled -}}
+- to:
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}}
+      podSelector:
+        matchLabels: {{- include "selector" (list . "redis") | nindent 10 }}
+  ports: [{port: 6379}]
+{{- else -}}
+- ports:
+    {{- range .Values.networkPolicies.redisPorts }}
+    - {port: {{ . }}}
+    {{- end }}
 {{- end }}
 {{- end }}

@@ -80,15 +80,25 @@ async def read(api: Api, pods: str, pod: Object, log: Log, elsewhere: Callable[[
     log.begin()
     begun = False
     async for chunk in api.stream(f"{pods}/{pod['metadata']['name']}/log", **query):
+        if not chunk:
+            yield ()
         lines = log.feed(chunk)
         if lines and not begun:
             begun = True
             async for batch in _mended(log, lines[0].id, elsewhere):
                 yield batch
-        for batch in _batches(log.fresh(lines)):
+        for batch in _batched(log.fresh(lines)):
             yield batch
-    if query.get("follow") is None:
-        yield log.fresh(log.rest())
+    if "follow" not in query:
+        for batch in _batched(log.fresh(log.rest())):
+            yield batch
+
+
+async def new(log: Log, batches: Batches) -> Batches:
+    """What is new in what was kept of a log."""
+    async for lines in batches:
+        for batch in _batched(log.fresh(lines)):
+            yield batch
 
 
 async def _mended(log: Log, first: LineId, elsewhere: Callable[[LineId], Batches] | None) -> Batches:
@@ -96,8 +106,8 @@ async def _mended(log: Log, first: LineId, elsewhere: Callable[[LineId], Batches
     if log.told == ZERO or first <= log.told:
         return
     if elsewhere is not None:
-        async for lines in elsewhere(log.told):
-            yield log.fresh(lines)
+        async for batch in new(log, elsewhere(log.told)):
+            yield batch
     if first > log.told:
         LINES_LOST.inc()
         yield [log.gap()]
@@ -113,8 +123,9 @@ def begun(pod: Object) -> bool:
     return bool({"running", "terminated"} & reading.container(pod).get("state", {}).keys())
 
 
-def _batches(lines: list[Line]) -> Iterator[list[Line]]:
-    for start in range(0, len(lines) or 1, _BATCH_LINES):
+def _batched(lines: list[Line]) -> Iterator[list[Line]]:
+    """The lines in batches; none where there are none, as that would be a tick."""
+    for start in range(0, len(lines), _BATCH_LINES):
         yield lines[start : start + _BATCH_LINES]
 
 

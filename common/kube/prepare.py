@@ -23,7 +23,7 @@ from common import nextflow
 from common.errors import Unavailable
 from common.kube import beside
 from common.kube.paths import Paths
-from common.kube.tasks import sweep
+from common.kube.tasks import delete, find
 from common.kube.transport import Api
 from common.names import is_run_id
 from common.observe import configure_logging
@@ -39,7 +39,8 @@ async def end_tasks(api: Api, collections: Sequence[str], run_id: str) -> None:
     """Return once no task of the run is left, however long that takes: the run may be cancelled meanwhile."""
     while True:
         try:
-            left = await sweep(api, collections, run_id)
+            left = await find(api, collections, run_id)
+            await delete(api, left)
         except Unavailable as away:
             log.warning("the earlier attempt's tasks cannot be ended", extra={"run_id": run_id, "cause": str(away)})
             await asyncio.sleep(_RETRY_SECONDS)
@@ -54,6 +55,15 @@ def attempt_config(launch: Path, session_id: str, *, goes_on: bool) -> str:
     """The configuration of one attempt: that it resumes its session, if it is to and there is one."""
     known = (launch / ".nextflow" / "cache" / session_id).is_dir()
     return nextflow.resume(session_id) if goes_on and known else ""
+
+
+def copy(bundle: Path, volume: Path) -> None:
+    """Copy what is in a directory into another, which is somebody else's and stays as it is itself."""
+    for entry in bundle.iterdir():
+        if entry.is_dir():
+            shutil.copytree(entry, volume / entry.name, dirs_exist_ok=True)
+        else:
+            shutil.copy2(entry, volume)
 
 
 def forget(kept: Path, own: str, ttl_seconds: float, most: int) -> None:
@@ -83,7 +93,7 @@ def _main(run_id: str, session_id: str, mode: str, bundle: str) -> None:
     config = attempt_config(launch, session_id, goes_on=again or mode == "resume")
     Path(beside.ATTEMPT_CONFIG).write_text(config, "utf-8")
     if bundle:
-        shutil.copytree(bundle, beside.PIPELINES, dirs_exist_ok=True)
+        copy(Path(bundle), Path(beside.PIPELINES))
     kept = Path(beside.kept(settings.work_path))
     forget(kept, run_id, settings.history_ttl_seconds, settings.history_max_runs)
     (kept / run_id).mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ def job(found: Object, pods: Sequence[Object] = ()) -> Job | None:
         mark = CancelMark.model_validate_json(annotations[CANCEL]) if CANCEL in annotations else None
     except ValidationError:
         return None
-    heads = sorted((pod for pod in pods if pod["metadata"]["labels"].get(ROLE) == HEAD), key=attempt, reverse=True)
+    heads = sorted(filter(_is_head, pods), key=attempt, reverse=True)
     condition = _condition(status)
     end = None if condition is None else _end(condition, heads, status.get("failed", 0))
     launched = spec.get("parallelism", 1) > 0
@@ -68,7 +68,7 @@ def job(found: Object, pods: Sequence[Object] = ()) -> Job | None:
         message=annotations.get(SEALED) or (end.words if end else _hold_up(heads)),
         attempt=max(1, _made(status), *map(attempt, heads)),
         awaited_since=_awaited_since(heads, started_at, launched_at) if launched and not _is_ending(status) else None,
-        remains=_remains(pods, heads) if condition else 0,
+        remains=_remains(pods) if condition else (),
     )
 
 
@@ -98,10 +98,14 @@ def warning(events: Sequence[Object]) -> str | None:
     return _told("Its pod does not come up" if made else "Its pod cannot be made", last)
 
 
-def _remains(pods: Sequence[Object], heads: Sequence[Object]) -> int:
+def _remains(pods: Sequence[Object]) -> tuple[str, ...]:
     """Every pod (or Job) of a task, whatever it says of itself, and every head that has not ended."""
-    living = sum(pod.get("status", {}).get("phase") not in _OVER for pod in heads)
-    return len(pods) - len(heads) + living
+    over = [pod for pod in pods if _is_head(pod) and pod.get("status", {}).get("phase") in _OVER]
+    return tuple(pod["metadata"]["name"] for pod in pods if pod not in over)
+
+
+def _is_head(pod: Object) -> bool:
+    return bool(pod["metadata"]["labels"].get(ROLE) == HEAD)
 
 
 class _End(NamedTuple):

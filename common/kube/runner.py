@@ -5,7 +5,7 @@ on the same runs. Every write names the resourceVersion that its writer read.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -42,6 +42,7 @@ class KubernetesRunner:
             settings.pipeline_sources, settings.pipelines_dir if settings.controller_image else None
         )
         self._paths = Paths(settings)
+        self._of_tasks = (self._paths.jobs, self._paths.pods)
         self._archive = Archive.open(settings)
 
     @classmethod
@@ -134,13 +135,31 @@ class KubernetesRunner:
             if found is not None and found["metadata"]["uid"] == read.uid:
                 raise
 
-    async def sweep(self, run_id: str) -> int:
+    async def sweep(self, run_id: str) -> tuple[str, ...]:
         job = await self.job(run_id)
         if job is None or not job.ended or not job.remains:
-            return 0
-        await tasks.sweep(self._api, (self._paths.jobs, self._paths.pods), run_id)
+            return ()
+        await tasks.delete(self._api, await tasks.find(self._api, self._of_tasks, run_id))
         left = await self.job(run_id)  # counts a head that has not ended, too
-        return left.remains if left is not None else 0
+        return left.remains if left is not None else ()
+
+    async def sweep_orphans(self) -> Mapping[str, Sequence[str]]:
+        """Have the tasks of all runs deleted that have ended or are gone; their names, by run.
+
+        Raises:
+            Unavailable: the API server does not answer; some may be left.
+        """
+        found: dict[str, list[tasks.Task]] = {}
+        # Before their Jobs are looked at: what another run of the same id makes after that is not among them.
+        for task in await tasks.find(self._api, self._of_tasks):
+            found.setdefault(task.run_id, []).append(task)
+        orphans = {}
+        for run_id, left in found.items():
+            job = await self.job(run_id)
+            if job is None or job.ended:
+                orphans[run_id] = [task.name for task in left]
+                await tasks.delete(self._api, left)
+        return orphans
 
     # What a run says.
 
@@ -152,8 +171,8 @@ class KubernetesRunner:
         log = logs.Log(after)
         archived = self._archived(run_id, attempt)
         if after == ZERO:  # whether the runtime's file begins with the first line is not to be seen in it
-            async for lines in archived(after):
-                yield log.fresh(lines)
+            async for lines in logs.new(log, archived(after)):
+                yield lines
         while (job := await self.job(run_id)) is not None and not job.sealed and attempt <= job.attempt:
             pod = await self._head(run_id, attempt)
             if pod is not None and logs.begun(pod):
@@ -168,8 +187,9 @@ class KubernetesRunner:
                             yield tick
                         return
             elif _is_past(job, attempt):
-                async for lines in archived(log.told):  # by now it has what is to be had
-                    yield log.fresh(lines)
+                yield ()  # it is there, be it that it is empty
+                async for lines in logs.new(log, archived(log.told)):  # by now it has what is to be had
+                    yield lines
                 return
             yield ()
             await asyncio.sleep(_LOOK_SECONDS)
@@ -179,7 +199,9 @@ class KubernetesRunner:
         return None if job is None else _is_past(job, attempt)
 
     async def progress(self, run_id: str) -> Progress | None:
-        return await self._archive.progress(run_id) if self._archive is not None else None
+        with suppress(Unavailable):  # Redis has it, too, or no one will
+            return await self._archive.progress(run_id) if self._archive is not None else None
+        return None
 
     def _archived(self, run_id: str, attempt: int) -> "Callable[[LineId], AsyncGenerator[Sequence[Line], None]]":
         """What the recorder has kept of a log, behind a line; nothing where there is no archive."""

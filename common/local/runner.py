@@ -145,7 +145,7 @@ class LocalRunner:
             raise Unavailable("runner", f"The record of {run_id} cannot be read: it is of another version's form.")
         if not _may_have_left(found):
             return job
-        return replace(job, remains=await asyncio.to_thread(_count, run_id))
+        return replace(job, remains=await asyncio.to_thread(_marked, run_id))
 
     async def jobs(self) -> Sequence[Job]:
         run_ids = await self._do(Files.run_ids)
@@ -224,10 +224,10 @@ class LocalRunner:
         await self._do(lambda files: files.discard(read.run_id) if change(files) else None)
         await asyncio.to_thread(self._state.empty_trash)
 
-    async def sweep(self, run_id: str) -> int:
+    async def sweep(self, run_id: str) -> tuple[str, ...]:
         found = await self._do(lambda files: _look(files, run_id))
         if found is not None and found.runs:  # they are its supervisor's
-            return await asyncio.to_thread(_count, run_id)
+            return await asyncio.to_thread(_marked, run_id)
         return await asyncio.to_thread(_end, run_id, _SWEEP_GRACE_SECONDS)
 
     # What a run says.
@@ -348,16 +348,17 @@ def _unchanged(files: Files, read: Job) -> JobFile:
     return check_unchanged(_look(files, read.run_id), read.uid, read.version)
 
 
-def _count(run_id: str) -> int:
+def _marked(run_id: str) -> tuple[str, ...]:
     from common.local import processes  # psutil: of no use to those who only look at what runs
 
-    return len(processes.marked(run_id))
+    return tuple(f"process {process.pid}" for process in processes.marked(run_id))
 
 
-def _end(run_id: str, grace_seconds: float) -> int:
+def _end(run_id: str, grace_seconds: float) -> tuple[str, ...]:
     from common.local import processes
 
-    return processes.end(lambda: processes.marked(run_id), grace_seconds, _SWEEP_WAIT_SECONDS)
+    left = processes.end(lambda: processes.marked(run_id), grace_seconds, _SWEEP_WAIT_SECONDS)
+    return _marked(run_id) if left else ()
 
 
 def _as_lease(file: LeaseFile) -> Lease:

@@ -75,7 +75,9 @@ class GapData(_Told):
 
     reason: str
     after: str | SkipJsonSchema[None] = Field(None, description="The last line before the gap, where it is known.")
-    until: str | SkipJsonSchema[None] = Field(None, description="The last line within the gap, where it is known.")
+    until: str | SkipJsonSchema[None] = Field(
+        None, description="What is known again is behind this, where it is known."
+    )
 
 
 class GapEvent(_Event):
@@ -83,6 +85,20 @@ class GapEvent(_Event):
 
     type: Literal["gap"]
     data: GapData
+
+
+class RestartedData(_Told):
+    """Which attempt begins here, and why."""
+
+    attempt: int = Field(ge=2)
+    reason: str
+
+
+class RestartedEvent(_Event):
+    """The head was started again: behind this comes what the next attempt says."""
+
+    type: Literal["restarted"]
+    data: RestartedData
 
 
 class ErrorData(_Told):
@@ -101,7 +117,7 @@ class ErrorEvent(_Event):
 class Event(
     RootModel[
         Annotated[
-            LogEvent | StatusEvent | ProgressEvent | CompleteEvent | GapEvent | ErrorEvent,
+            LogEvent | StatusEvent | ProgressEvent | CompleteEvent | GapEvent | RestartedEvent | ErrorEvent,
             Field(discriminator="type"),
         ]
     ]

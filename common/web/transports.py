@@ -6,9 +6,9 @@ of an event is made once for all transports.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from common.events import Cursor, encode
+from common.events import GAP, Cursor, Line, encode
 from common.frames import Farewell, Frame, Lines, Notice
 
 Encoder = Callable[[Frame], bytes]
@@ -65,23 +65,35 @@ def _text(stamped: bool, notices: bool) -> Encoder:
 
     def text(frame: Frame) -> bytes:
         match frame:
-            case Lines(gap=None) if stamped:
-                return b"".join(
-                    b"%b %b\n" % (str(Cursor(frame.run_id, frame.attempt, line.id)).encode(), line.text)
-                    for line in frame.lines
-                )
-            case Lines(gap=None):
-                return b"".join(line.text + b"\n" for line in frame.lines)
             case Lines():
-                return b"".join(b"# gap: %b\n" % encode(found["data"]) for found in frame.events())
-            case Notice() if notices or frame.event["type"] in ("gap", "error"):
-                return b"# %b: %b\n" % (frame.event["type"].encode(), encode(frame.event["data"]))
+                return _lines(frame, stamped)
+            case Notice() if notices or frame.event["type"] in ("gap", "restarted", "error"):
+                return _remark(frame.event)
             case Farewell():
                 return b"# the server is stopping; go on with after=%b\n" % str(frame.cursor).encode()
             case _:
                 return b""
 
     return text
+
+
+def _lines(frame: Lines, stamped: bool) -> bytes:
+    gaps = iter(frame.gaps())
+
+    def said(line: Line) -> bytes:
+        if line.stream == GAP:
+            return _remark(next(gaps).events()[0])
+        return (
+            b"%b %b\n" % (str(Cursor(frame.run_id, frame.attempt, line.id)).encode(), line.text)
+            if stamped
+            else line.text + b"\n"
+        )
+
+    return b"".join(map(said, frame.lines))
+
+
+def _remark(event: dict[str, Any]) -> bytes:
+    return b"# %b: %b\n" % (event["type"].encode(), encode(event["data"]))
 
 
 TEXTS = {(stamped, notices): _text(stamped, notices) for stamped in (False, True) for notices in (False, True)}

@@ -116,6 +116,7 @@ const SHOWN = {
   },
   progress: ({ data }) => run.showProgress(data),
   log: ({ data, timestamp }) => log.line(data.line, data.stream, timestamp),
+  restarted: ({ data }) => log.boundary(`attempt ${data.attempt}: ${data.reason}`),
   gap: ({ data }) => log.boundary(`gap: ${data.reason}`),
   error: ({ data }) => log.boundary(`error: ${data.detail}`),
   complete: ({ data, timestamp }) => {

@@ -3,8 +3,9 @@
 NOTES = """
 **Events.** Each is one JSON object `{"id", "type", "run_id", "timestamp", "data"}` (schema `Event`), the same on every
 transport. The first is always a `status`: the run as it is now. `log` brings a line, in order and exactly once; `status`
-and `progress` come when they change and are not replayed; `gap` says what of the log is gone for good; `complete` ends
-the stream of a run that has ended; `error` ends one that cannot go on.
+and `progress` come when they change and are not replayed; `gap` says what of the log is gone for good; `restarted` stands
+between the log of an attempt and that of the next, where the head was started again; `complete` ends the stream of a run
+that has ended; `error` ends one that cannot go on. Whatever `types` says, the last four come.
 
 **Ids.** An event's `id` is a cursor, a place in the log of one run: pass it exactly as it was received, as
 `Last-Event-ID` or `after` (the header goes first, as an `EventSource` keeps its first URL for ever), and the stream goes

@@ -9,8 +9,14 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from common.events import GAP, ZERO, Cursor, Line, LineId, event
+from common.frames import Frame, Lines, Notice, status_notice
+from common.models import RunStatus
+from common.phases import State
+from common.web.transports import sse
 from tests.browser.conftest import PATIENCE_MS, Seen, opened
 from tests.integration.server import LocalServer, log_text
+from tests.unit import samples
 
 pytestmark = pytest.mark.slow
 
@@ -128,6 +134,32 @@ def test_the_next_run(server: LocalServer, tab: tuple[Page, Seen], state_dir: Pa
     assert boundaries == ["succeeded", f"{runs[1]}: tests/pipelines/fail.nf", "failed"]
     page.get_by_label("Stay for the next run").uncheck()
     complete(page)
+
+
+def test_what_is_no_line(make_server: Callable[..., LocalServer], tab: tuple[Page, Seen]) -> None:
+    """Where lines are missing and where the next attempt begins is seen among the lines."""
+    run = RunStatus(**dict(samples.run(status=State.SUCCEEDED, attempt=2)))
+    told, reason = run.model_dump(mode="json"), "Its node was drained. It is started again."
+    first = [Line(LineId(n, 0), n, stream, b"%d" % n) for n, stream in ((1, "stdout"), (2, GAP), (3, "stderr"))]
+    frames: list[Frame] = [
+        status_notice(run, Cursor(run.run_id, 1, ZERO)),
+        Lines(run.run_id, 1, ZERO, first),
+        Notice(event("restarted", Cursor(run.run_id, 2, ZERO), {"attempt": 2, "reason": reason})),
+        Lines(run.run_id, 2, ZERO, first[:1]),
+        Notice(event("complete", Cursor(run.run_id, 2, None), told)),
+    ]
+    page, _ = tab
+    page.route("**/pipeline/status*", lambda route: route.fulfill(json=told))
+    page.route(
+        "**/pipeline/stream?*",
+        lambda route: route.fulfill(content_type="text/event-stream", body=b"".join(map(sse, frames))),
+    )
+    page.goto(f"{make_server(AUTH='off').url}/follow")
+    complete(page)
+    parts = page.locator("#lines > *")
+    assert parts.all_inner_texts() == ["1", "gap: 2", "3", f"attempt 2: {reason}", "1", "succeeded"]
+    assert page.locator("#lines .boundary").all_inner_texts() == ["gap: 2", f"attempt 2: {reason}", "succeeded"]
+    expect(page.locator("#facts")).to_contain_text("Attempt")
 
 
 def test_the_log_keeps_to_its_end_until_the_reader_goes_up(server: LocalServer, tab: tuple[Page, Seen]) -> None:

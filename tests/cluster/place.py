@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 IMAGES = {
     "functions": os.environ.get("TEST_IMAGE", "localhost/nextflow-controller:1"),
     "head": os.environ.get("TEST_HEAD_IMAGE", "localhost/nfc-test-head:1"),
@@ -25,6 +27,16 @@ def command(*arguments: str, stdin: str | None = None, **environ: str) -> str:
 def kubectl(*arguments: str) -> str:
     """What kubectl prints."""
     return command("kubectl", *arguments)
+
+
+def kill9(*what: str) -> None:
+    """Kill a process of the cluster's node: `kubelet` or `containerd`, which start again, or `process PATTERN`.
+
+    How that is done is known by the command that TEST_KILL9 names; without one the test is skipped.
+    """
+    if "TEST_KILL9" not in os.environ:
+        pytest.skip("TEST_KILL9 names no command that kills the node's processes")
+    command(os.environ["TEST_KILL9"], *what)
 
 
 @contextmanager

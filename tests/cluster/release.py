@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -28,6 +29,8 @@ INGRESS = os.environ.get("TEST_INGRESS", "127.0.0.1:8080")
 # A run that goes on until the test lets it (see `Release.let`); what it says is known.
 HELD = "echo ready; until [ -e /tmp/go ]; do sleep 0.1; done; echo done"
 HELD_LOG = ["ready", "done"]
+# One that `helm test` follows: it goes on for as long as a follower takes to be there.
+TOLD = "for number in $(seq 30); do echo $number; sleep 0.1; done"
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,21 @@ class Release:
 
     # Life.
 
-    def install(self) -> None:
+    def install(self, chart: Path = CHART) -> None:
         """Install it, with pods that Pod Security `restricted` takes, and wait until the Ingress leads to all of it."""
         kubectl("create", "namespace", self.namespace)
         kubectl("label", "namespace", self.namespace, "pod-security.kubernetes.io/enforce=restricted")
-        self.helm("install")
+        self.helm("install", chart=chart)
+        self.reached()
+
+    def reached(self) -> None:
+        """Wait until all pods are there, and the Ingress leads to them."""
         self.rolled_out()
         for function in FUNCTIONS:
             path = "/docs" if function == "docs" else f"{API}/{function}"
             until(lambda path=path: not _is_away(self.look(path)), f"the Ingress to lead to {function}")  # type: ignore[misc]
 
-    def helm(self, verb: str, *flags: str, **settings: str) -> str:
+    def helm(self, verb: str, *flags: str, chart: Path = CHART, **settings: str) -> str:
         """`helm install` or `upgrade` with the tests' values, and more settings; what helm says."""
         repository, _, tag = IMAGES["functions"].rpartition(":")
         values = {
@@ -87,8 +94,10 @@ class Release:
                 **settings,
             },
         }
+        if chart == CHART:  # an older one knows less
+            values["test"] = {"idleSeconds": 10, "run": {"pipeline": "owner/stub", "parameters": {"script": TOLD}}}
         given = ("--namespace", self.namespace, "--timeout", "180s", "--values", "-", *flags)
-        return command("helm", verb, f"nfc-{self.mark}", str(CHART), *given, stdin=json.dumps(values))
+        return command("helm", verb, f"nfc-{self.mark}", str(chart), *given, stdin=json.dumps(values))
 
     def rolled_out(self) -> None:
         """Wait for all pods. Not helm's `--wait`: a volume may be made for its first pod only."""
@@ -128,20 +137,34 @@ class Release:
         return [item["metadata"]["name"] for item in found["items"]]
 
     def let(self, run_id: str) -> None:
-        """Let a HELD run go on to its end."""
-        kubectl("exec", "--namespace", self.runs, f"job/{run_id}", "--", "touch", "/tmp/go")  # noqa: S108  # the pod's
+        """Let a HELD run go on to its end, as soon as its node takes such a word."""
+        touch = ("kubectl", "exec", "--namespace", self.runs, f"job/{run_id}", "--", "touch", "/tmp/go")  # noqa: S108
+        until(
+            lambda: subprocess.run(touch, capture_output=True, check=False).returncode == 0, f"{run_id} to be let go on"
+        )
+
+    def evict(self, run_id: str) -> None:
+        """Have a run's head taken from its node, as a drain or an autoscaler does it."""
+        (head,) = [name for name in self.pods_of(run_id) if name.startswith(run_id)]
+        path = f"/api/v1/namespaces/{self.runs}/pods/{head}/eviction"
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": head, "namespace": self.runs}}
+        command("kubectl", "create", "--raw", path, "--filename", "-", stdin=json.dumps(body))
 
     def pods(self, component: str) -> dict[str, Object]:
         """A component's pods that are not on their way out, by uid."""
         chosen = f"app.kubernetes.io/component={component},app.kubernetes.io/instance=nfc-{self.mark}"
-        found = self.get("pods", "--selector", chosen)["items"]
+        found = self.get("pods", "--selector", chosen, namespace=self.place_of(component))["items"]
         return {item["metadata"]["uid"]: item for item in found if "deletionTimestamp" not in item["metadata"]}
+
+    def place_of(self, component: str) -> str:
+        """The namespace of a component."""
+        return self.runs if component == "archive" else self.namespace
 
     def kill(self, component: str) -> None:
         """End all pods of a component as a crash would, and wait until as many others are ready."""
         old = self.pods(component)
         names = [pod["metadata"]["name"] for pod in old.values()]
-        kubectl("delete", "pods", "--namespace", self.namespace, "--grace-period=0", "--force", *names)
+        kubectl("delete", "pods", "--namespace", self.place_of(component), "--grace-period=0", "--force", *names)
         self.await_pods(component, len(old), but=old)
 
     def await_pods(self, component: str, count: int, but: Container[str] = ()) -> None:
@@ -152,6 +175,11 @@ class Release:
             return len(pods) == count and all(uid not in but and _is_ready(pod) for uid, pod in pods.items())
 
         until(there, f"{count} pods of {component}")
+
+    def scale(self, function: str, replicas: int) -> None:
+        """Have a function so many pods; returns at once."""
+        deployment = f"deployment/{self.name}-{function}"
+        kubectl("scale", "--namespace", self.namespace, deployment, f"--replicas={replicas}")
 
     def scale_redis(self, replicas: int) -> None:
         """Take Redis away (0), or bring it back (1)."""

@@ -127,7 +127,7 @@ class _Settled(KubernetesRunner):
         await super().create(record)
 
         async def look() -> Job | None:
-            found = await self._api.get(self._job(record.run_id))
+            found = await self._api.get(self._paths.job(record.run_id))
             assert found is not None
             return reading.job(found) if "startTime" in found["status"] else None
 

@@ -320,7 +320,7 @@ async def test_a_head_that_will_not_end_is_forced(runner: Runner) -> None:
     job = await ended(runner, run_id)
     assert job.exit_code in ((137, None) if on_kubernetes(runner) else (137,))
     assert asyncio.get_running_loop().time() - begun >= 1.0
-    assert job.remains == 0
+    assert job.remains == ()
 
 
 async def test_only_a_running_job_is_stopped(runner: Runner) -> None:
@@ -380,7 +380,7 @@ async def test_no_end_is_told_while_anything_lives(runner: Runner) -> None:
         pytest.skip("a container ends with its first process, and takes all others with it at once")
     script = "(trap 'echo last words; exit' TERM; echo ready; while :; do sleep 0.05; done) & sleep 0.3; exit 0"
     job = await ended(runner, (await started(runner, script)).run_id)
-    assert (job.condition, job.remains) == ("Complete", 0)
+    assert (job.condition, job.remains) == ("Complete", ())
     assert (await text(runner, job.run_id)).endswith(b"last words")
 
 
@@ -418,8 +418,8 @@ async def test_a_sweep_leaves_a_running_head_alone(runner: Runner) -> None:
     assert state(await current(runner, run_id)) is State.RUNNING
     await stopped(runner, run_id)
     await ended(runner, run_id)
-    assert await runner.sweep(run_id) == 0
-    assert await runner.sweep(new_run_id()) == 0
+    assert await runner.sweep(run_id) == ()
+    assert await runner.sweep(new_run_id()) == ()
 
 
 # Lines.

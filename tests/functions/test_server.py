@@ -101,5 +101,5 @@ def test_what_is_no_function_is_refused(arguments: list[str]) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (
         2,
-        "usage: python -m functions.server [run | status | active | cancel | history | stream | docs]\n",
+        "usage: python -m functions.server [run | status | active | cancel | history | stream | docs | archive]\n",
     )

@@ -118,7 +118,7 @@ async def everything(connection: Connection, prefix: str = "nfc") -> None:
     assert (await streams.append("run-a", 0, ZERO, [line], end=True))[0]
     assert [found.text for found in (await streams.read("run-a", 0, ZERO, 5)).lines] == [LOG]
     assert [found.text for found in (await streams.read("run-a", 0, ZERO, 5, block_ms=5)).lines] == [LOG]
-    assert await streams.tail("run-a", 0, 1) == ZERO
+    assert await streams.tail("run-a", 0, 1) == (ZERO, 0)
     await streams.write_progress("run-a", Progress())
     assert await streams.progress("run-a") == Progress()
     assert await streams.pumping("run-a", "me", insist=False)

@@ -11,7 +11,7 @@ from typing import Any, cast
 from common.connection import Connection
 from common.cri import RawLine
 from common.errors import Unavailable
-from common.events import ZERO, Cursor, Line, LineId, number
+from common.events import GAP, ZERO, Cursor, Line, LineId, number
 from common.follow import Followers, Query
 from common.frames import Farewell, Frame, Lines, Notice
 from common.jobs import Holder, Job, Lease
@@ -28,18 +28,36 @@ _TICK_SECONDS = 0.03
 
 
 @dataclass
-class Run:
-    """A run, and what it has written so far."""
+class Log:
+    """What an attempt has written so far; `kept` is whether it is still to be had where it ran."""
 
-    job: Job | None
     raw: list[RawLine] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
+    kept: bool = True
+
+
+@dataclass
+class Run:
+    """A run, and the log of each of its attempts so far."""
+
+    job: Job | None
+    logs: list[Log] = field(default_factory=lambda: [Log()])
     progress: Progress | None = None
 
     @property
+    def raw(self) -> list[RawLine]:
+        """What the attempt that it is in has written."""
+        return self.logs[-1].raw
+
+    @property
+    def lines(self) -> list[Line]:
+        """The same, numbered."""
+        return self.logs[-1].lines
+
+    @property
     def texts(self) -> list[bytes]:
-        """The log's lines."""
-        return [raw.text for raw in self.raw]
+        """All attempts' lines."""
+        return [raw.text for log in self.logs for raw in log.raw]
 
 
 class LogRunner:
@@ -71,14 +89,49 @@ class LogRunner:
         self._holder = job.holder
         return run_id
 
+    def add(self, job: Job) -> None:
+        """Have a Job that is as it is."""
+        self.runs[job.run_id] = Run(job)
+
     def write(self, run_id: str, *texts: bytes, at_ns: int | None = None) -> None:
         """Have a run write lines, a microsecond apart, or all at `at_ns`."""
-        run = self.runs[run_id]
         for text in texts:
-            now = 1_900_000_000_000_000_000 + 1_000 * len(run.raw) if at_ns is None else at_ns
-            run.raw.append(RawLine(now, "stderr" if b"!" in text else "stdout", text))
-        run.lines = list(number(run.raw))
+            self._write(run_id, "stderr" if b"!" in text else "stdout", text, at_ns)
+        self._number(run_id)
+
+    def skip(self, run_id: str, reason: bytes) -> None:
+        """Have the log say that lines are missing here."""
+        self._write(run_id, GAP, reason, None)
+        self._number(run_id)
+
+    def _write(self, run_id: str, stream: str, text: bytes, at_ns: int | None) -> None:
+        run = self.runs[run_id]
+        # Each attempt's clock is behind that of the one before.
+        begin = 1_900_000_000_000_000_000 - 1_000_000_000 * (len(run.logs) - 1)
+        run.raw.append(RawLine(begin + 1_000 * len(run.raw) if at_ns is None else at_ns, stream, text))
+
+    def _number(self, run_id: str) -> None:
+        log = self.runs[run_id].logs[-1]
+        log.lines = list(number(log.raw))
         self._tell()
+
+    def restart(self, run_id: str) -> None:
+        """Have the next attempt begin, on another node."""
+        run = self.runs[run_id]
+        assert run.job is not None
+        run.logs.append(Log())
+        run.job = replace(run.job, attempt=len(run.logs), message=None)
+        self._tell()
+
+    def say(self, run_id: str, message: str) -> None:
+        """Have the run's status say this."""
+        run = self.runs[run_id]
+        assert run.job is not None
+        run.job = replace(run.job, message=message)
+
+    def forget(self, run_id: str, attempt: int) -> None:
+        """Have an attempt's log vanish where it ran."""
+        self.runs[run_id].logs[attempt - 1].kept = False
 
     def end(self, run_id: str) -> None:
         """Have a run succeed."""
@@ -120,16 +173,12 @@ class LogRunner:
         self._check()
         return [run.job for run in self.runs.values() if run.job is not None]
 
-    def _is_final(self, run_id: str, at: int) -> bool:
-        run = self.runs[run_id]
-        return run.job is None or (run.job.ended and at == len(run.lines))
+    async def final(self, run_id: str, attempt: int) -> bool | None:
+        job = await self.job(run_id)
+        return None if job is None else job.ended or attempt < job.attempt
 
     async def progress(self, run_id: str) -> Progress | None:
         return self.runs[run_id].progress if run_id in self.runs else None
-
-    async def final(self, run_id: str, attempt: int) -> bool | None:
-        job = await self.job(run_id)
-        return None if job is None else job.ended
 
     async def lines(self, run_id: str, attempt: int, after: LineId = ZERO) -> AsyncGenerator[Sequence[Line], None]:
         at = 0
@@ -138,15 +187,18 @@ class LogRunner:
             while True:
                 self._check()
                 news, run = self._news, self.runs.get(run_id)
-                if attempt != 1 or run is None or run.job is None:
+                if run is None or run.job is None or attempt > len(run.logs) or not run.logs[attempt - 1].kept:
                     return
-                while at < len(run.lines):
-                    batch = run.lines[at : at + self.batch]
+                while at < len(run.logs[attempt - 1].lines):
+                    batch = run.logs[attempt - 1].lines[at : at + self.batch]
                     at += len(batch)
-                    yield tuple(line for line in batch if line.id > after)
+                    if fresh := tuple(line for line in batch if line.id > after):
+                        yield fresh
                     await asyncio.sleep(0)
                     self._check()
-                if self._is_final(run_id, at):
+                if await self.final(run_id, attempt) and at == len(run.logs[attempt - 1].lines):
+                    if not at:
+                        yield ()  # it is there, and empty
                     return
                 yield ()
                 if news is self._news:
@@ -159,7 +211,7 @@ class LogRunner:
 
 def platform(url: str, runner: LogRunner, **changes: Any) -> Platform:
     """A process' parts over a runner and a Redis."""
-    settings = Settings(redis_url=url, **changes)
+    settings = Settings(**{"redis_url": url, **changes})
     return Platform.assemble(settings, lambda: cast("Runner", runner), Connection.open(settings))
 
 
@@ -191,7 +243,7 @@ class Follower:
     @property
     def lines(self) -> list[Line]:
         """The lines it has."""
-        return [line for frame in self.frames if isinstance(frame, Lines) for line in frame.lines]
+        return [line for frame in self.frames if isinstance(frame, Lines) for line in frame.lines if line.stream != GAP]
 
     @property
     def texts(self) -> list[bytes]:
@@ -204,16 +256,15 @@ class Follower:
         found: list[str] = []
         for frame in self.frames:
             match frame:
-                case Lines(gap=None):
-                    kind = "log"
                 case Lines():
-                    kind = "gap"
+                    kinds = ["gap" if line.stream == GAP else "log" for line in frame.lines]
                 case Notice():
-                    kind = str(frame.event["type"])
+                    kinds = [str(frame.event["type"])]
                 case _:
-                    kind = type(frame).__name__.lower()
-            if kind != "log" or found[-1:] != ["log"]:
-                found.append(kind)
+                    kinds = [type(frame).__name__.lower()]
+            for kind in kinds:
+                if kind != "log" or found[-1:] != ["log"]:
+                    found.append(kind)
         return found
 
     @property
@@ -229,7 +280,7 @@ class Follower:
                 case Lines():
                     return Cursor(frame.run_id, frame.attempt, frame.last)
                 case Notice():
-                    return Cursor.parse(frame.event["id"], "test")
+                    return frame.cursor
                 case Farewell():
                     return frame.cursor
         raise AssertionError("nothing was sent")

@@ -137,7 +137,7 @@ def finish(given: World) -> str:
     return run_id
 
 
-_NOW = re.compile(r'("type":"(?:status|complete|gap|error|progress)","run_id":"[^"]+","timestamp":)"[^"]+"')
+_NOW = re.compile(r'("type":"(?:status|complete|gap|restarted|error|progress)","run_id":"[^"]+","timestamp":)"[^"]+"')
 
 
 def recorded(name: str, body: str) -> None:

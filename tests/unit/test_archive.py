@@ -103,6 +103,8 @@ def test_a_segment_that_is_compressed_while_it_is_read(directory: Path) -> None:
     made.finish()
     assert begun.read() == LINES[4:9]
     assert late.read() == LINES[:9]
+    begun.close()
+    late.close()
     with archive._opened(plain) as file:  # which was listed just before
         assert file.readline() == archive.packed(LINES[0])
 

@@ -3,26 +3,19 @@
 import hashlib
 import json
 import re
-import shutil
-import subprocess
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 import yaml  # type: ignore[import-untyped] # comes without types
 
 from common.callers import Caller, Callers
 from common.settings import Settings
-from common.web.health import PATHS
-from functions.server import FUNCTIONS, application
+from functions.server import FUNCTIONS
+from tests.unit.rendering import CHART, HELMS, ROOT, Object, environ, helm, needs_helm, pods, render
 
-ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "chart"
-Object = dict[str, Any]
-
-pytestmark = pytest.mark.skipif(shutil.which("helm") is None, reason="needs helm on PATH")
+pytestmark = needs_helm
 
 # Settings that are no operator's in a cluster: the chart or the image decides them, or a Secret holds them.
 DECIDED = {
@@ -31,56 +24,18 @@ DECIDED = {
     *("host", "kube_context", "nextflow", "pipelines_dir", "port", "state_dir"),
     *("redis_ca_file", "redis_cert_file", "redis_key_file", "redis_password", "redis_sentinel_master"),
     *("redis_sentinel_password", "redis_sentinel_username", "redis_sentinels", "redis_url", "redis_username"),
+    *("archive_token", "archive_url", "max_attempts", "recorder_secret"),
 }
 
 
-def helm(*arguments: str, values: Object | None = None) -> "subprocess.CompletedProcess[str]":
-    """A call of helm with these values."""
-    command = ["helm", *arguments, "--values", "-"]
-    return subprocess.run(command, input=json.dumps(values or {}), capture_output=True, text=True, check=False)
-
-
-def render(values: Object | None = None) -> dict[str, Object]:
-    """All objects of a release `r` in the namespace `system`, by kind and name."""
-    done = helm("template", "r", str(CHART), "--namespace", "system", "--kube-version", "1.30", values=values)
-    assert done.returncode == 0, done.stderr
-    objects = [found for found in yaml.safe_load_all(done.stdout) if found]
-    named = {
-        f"{one['kind']} {one['metadata'].get('namespace', 'system')}/{one['metadata']['name']}": one for one in objects
-    }
-    assert len(named) == len(objects)
-    return named
-
-
-def pods(objects: dict[str, Object]) -> Iterator[Object]:
-    """The specs of all pods."""
-    for one in objects.values():
-        if one["kind"] == "Pod":
-            yield one["spec"]
-        elif one["kind"] in ("Deployment", "StatefulSet"):
-            yield one["spec"]["template"]["spec"]
-
-
-def environ(objects: dict[str, Object]) -> dict[str, str]:
-    """What a function sees of the release's settings."""
-    found: dict[str, str] = objects["ConfigMap system/r-nextflow-controller"]["data"]
-    return found
-
-
-def refusal(values: Object) -> str:
-    """What helm says of values that are refused."""
-    done = helm("template", "r", str(CHART), "--namespace", "system", "--kube-version", "1.30", values=values)
-    assert done.returncode != 0
-    return done.stderr
-
-
-def test_the_chart_is_well_formed() -> None:
-    """By helm's own judgement, warnings included; and of the project's version."""
-    done = helm("lint", "--strict", str(CHART), "--kube-version", "1.30")
+@pytest.mark.parametrize("program", HELMS)
+def test_the_chart_is_well_formed(program: str) -> None:
+    """By every helm's own judgement, warnings included; and for the project's version."""
+    done = helm("lint", "--strict", str(CHART), "--kube-version", "1.30", program=program)
     assert done.returncode == 0, done.stdout
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert (chart["version"], chart["appVersion"]) == (version, version)
+    assert chart["appVersion"] == version
 
 
 def test_every_function_gets_the_same_objects() -> None:
@@ -92,23 +47,30 @@ def test_every_function_gets_the_same_objects() -> None:
     roles |= {
         f"{kind} system-runs/{name}-{one}" for one in FUNCTIONS if one != "docs" for kind in ("Role", "RoleBinding")
     }
-    assert set(objects) - mine - roles == {
+    budgets = {f"PodDisruptionBudget system/{name}-{one}" for one in FUNCTIONS if one != "docs"}
+    assert set(objects) - mine - roles - budgets == {
         f"ConfigMap system/{name}",
         f"ConfigMap system/{name}-redis",
+        f"CronJob system/{name}-cleanup",
+        f"Deployment system-runs/{name}-archive",
         f"Ingress system/{name}",
         "Namespace system/system-runs",
         f"PersistentVolumeClaim system-runs/{name}-work",
         f"Pod system/{name}-test",
-        f"Role system-runs/{name}-head",
-        f"RoleBinding system-runs/{name}-head",
+        *(f"{kind} system-runs/{name}-{one}" for kind in ("Role", "RoleBinding") for one in ("cleanup", "head")),
+        *(f"{kind} system/{name}-cleanup" for kind in ("Role", "RoleBinding", "ServiceAccount")),
+        f"Secret system-runs/{name}-archive",
+        f"Secret system-runs/{name}-recorder",
+        f"Secret system/{name}-archive",
         f"Secret system/{name}-redis",
         f"Secret system/{name}-tokens",
+        f"Service system-runs/{name}-archive",
         f"Service system/{name}-redis",
         f"ServiceAccount system-runs/{name}-head",
         f"ServiceAccount system-runs/{name}-task",
         f"StatefulSet system/{name}-redis",
     }
-    assert mine | roles < set(objects)
+    assert mine | roles | budgets < set(objects)
 
 
 def test_every_pod_is_restricted() -> None:
@@ -150,22 +112,41 @@ def test_a_deployment_whole() -> None:
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "volumes": [
             {
-                "name": "tokens",
-                "secret": {
-                    "secretName": "r-nextflow-controller-tokens",
-                    "items": [{"key": "tokens", "path": "tokens"}],
+                "name": "files",
+                "projected": {
+                    "sources": [
+                        {
+                            "secret": {
+                                "name": "r-nextflow-controller-tokens",
+                                "items": [{"key": "tokens", "path": "tokens"}],
+                            }
+                        }
+                    ]
                 },
+            }
+        ],
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": selector},
             }
         ],
     }
     password = {"secretKeyRef": {"name": "r-nextflow-controller-redis", "key": "password"}}
+    archive = {"secretKeyRef": {"name": "r-nextflow-controller-archive", "key": "archive-token"}}
     assert container == {
         "name": "status",
         "image": "nextflow-controller:0.1.0",
         "imagePullPolicy": "IfNotPresent",
         "args": ["status"],
         "ports": [{"name": "http", "containerPort": 8080}],
-        "env": [{"name": "PORT", "value": "8080"}, {"name": "REDIS_PASSWORD", "valueFrom": password}],
+        "env": [
+            {"name": "PORT", "value": "8080"},
+            {"name": "REDIS_PASSWORD", "valueFrom": password},
+            {"name": "ARCHIVE_TOKEN", "valueFrom": archive},
+        ],
         "envFrom": [{"configMapRef": {"name": "r-nextflow-controller"}}],
         "startupProbe": {
             "httpGet": {"path": "/healthz", "port": "http"},
@@ -182,7 +163,7 @@ def test_a_deployment_whole() -> None:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "tokens", "mountPath": "/etc/nextflow-controller", "readOnly": True}],
+        "volumeMounts": [{"name": "files", "mountPath": "/etc/nextflow-controller", "readOnly": True}],
     }
 
 
@@ -228,22 +209,6 @@ def test_any_operators_setting_may_be_set() -> None:
     assert offered == {name.upper() for name in Settings.model_fields if name not in DECIDED}
 
 
-def test_the_ingress_leads_to_every_endpoint_and_no_health_path() -> None:
-    """By the longest prefix, as every Ingress does it; what is for operators stays inside."""
-    rules = render()["Ingress system/r-nextflow-controller"]["spec"]["rules"][0]["http"]["paths"]
-    prefixes = {
-        rule["path"]: rule["backend"]["service"]["name"].removeprefix("r-nextflow-controller-") for rule in rules
-    }
-
-    def led(path: str) -> str | None:
-        fitting = [prefix for prefix in prefixes if path == prefix or path.startswith(prefix + "/")]
-        return prefixes[max(fitting, key=len)] if fitting else None
-
-    endpoints = application().endpoints
-    assert {one.path: led(one.path) for one in endpoints} == {one.path: one.function for one in endpoints}
-    assert {led(path) for path in PATHS} == {None}
-
-
 def test_the_token_is_the_first_callers(tmp_path: Path) -> None:
     """By the functions' own code: the file's one line names the caller whose token it is."""
     secret = render()["Secret system/r-nextflow-controller-tokens"]["stringData"]
@@ -257,7 +222,7 @@ def test_redis_users_rights_are_those_of_the_readme() -> None:
     """All that is used, and no more; nobody else may come in."""
     (documented,) = re.findall(r"^ACL SETUSER nfc on >PASSWORD (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     secret = render({"settings": {"REDIS_PREFIX": "other"}})["Secret system/r-nextflow-controller-redis"]["stringData"]
-    default, user = secret["users.acl"].splitlines()
+    default, user, _ = secret["users.acl"].splitlines()
     assert default == "user default off"
     digest = hashlib.sha256(secret["password"].encode()).hexdigest()
     rights = documented.replace("+select ", "").replace("~nfc:", "~other:")
@@ -277,9 +242,66 @@ def test_an_external_redis_is_a_secret_of_settings() -> None:
     assert container["env"] == [{"name": "PORT", "value": "8080"}]
 
 
+@pytest.mark.parametrize(
+    ("tls", "files"),
+    [
+        ({"ca": True}, {"REDIS_CA_FILE": "ca.crt"}),
+        ({"certificate": True}, {"REDIS_CERT_FILE": "tls.crt", "REDIS_KEY_FILE": "tls.key"}),
+    ],
+)
+def test_an_external_redis_files_are_mounted(tls: Object, files: dict[str, str], tmp_path: Path) -> None:
+    """Where the settings look for them, for whoever uses Redis: functions and the clean-up."""
+    objects = render({"redis": {"enabled": False, "externalSecret": "redis", "tls": tls}})
+    said = {key: value for key, value in environ(objects).items() if key.startswith("REDIS_")}
+    assert said == {key: f"/etc/nextflow-controller/redis/{file}" for key, file in files.items()}
+    users = [spec for spec in pods(objects) if "envFrom" in spec["containers"][0]]
+    assert len(users) == len(FUNCTIONS) + 1
+    for spec in users:
+        (mount,) = spec["containers"][0]["volumeMounts"]
+        (volume,) = spec["volumes"]
+        assert (mount["name"], mount["mountPath"]) == (volume["name"], "/etc/nextflow-controller")
+        secret = volume["projected"]["sources"][-1]["secret"]
+        assert secret["name"] == "redis"
+        assert [item["key"] for item in secret["items"]] == list(files.values())
+        for item in secret["items"]:
+            (tmp_path / item["path"]).parent.mkdir(exist_ok=True)
+            (tmp_path / item["path"]).touch()
+    there = {key: value.replace("/etc/nextflow-controller", str(tmp_path)) for key, value in said.items()}
+    read = Settings.read({"REDIS_URL": "rediss://redis:6379", **there})
+    assert {str(getattr(read, key.lower())) for key in files} == {
+        str(tmp_path / "redis" / file) for file in files.values()
+    }
+
+
+def test_runs_are_limited_as_the_values_say() -> None:
+    """By the specs of a ResourceQuota and a LimitRange as they are; by default there are neither."""
+    quota = {"hard": {"pods": "100", "requests.cpu": "64"}}
+    limits = {"limits": [{"type": "Container", "defaultRequest": {"cpu": "1"}}]}
+    objects = render({"runs": {"resourceQuota": quota, "limitRange": limits}})
+    assert objects["ResourceQuota system-runs/r-nextflow-controller"]["spec"] == quota
+    assert objects["LimitRange system-runs/r-nextflow-controller"]["spec"] == limits
+    assert {"ResourceQuota", "LimitRange"}.isdisjoint(one["kind"] for one in render().values())
+
+
+def test_helm_test_starts_the_run_that_is_asked_for() -> None:
+    """Over the values' own, with a place for its results that tasks and head share."""
+    objects = render(
+        {"test": {"run": {"pipeline": "nf-core/demo", "parameters": {"input": "x"}}}, "work": {"path": "/d"}}
+    )
+    (container,) = objects["Pod system/r-nextflow-controller-test"]["spec"]["containers"]
+    env = {one["name"]: one.get("value") for one in container["env"]}
+    assert json.loads(env["TEST_RUN"] or "") == {
+        "pipeline": "nf-core/demo",
+        "profile": "kubernetes",
+        "parameters": {"delay_seconds": 0, "greetings": ["Hello", "Hallo"], "input": "x", "outdir": "/d/helm-test"},
+    }
+    assert {"TEST_URL", "TEST_HOST"}.isdisjoint(env)
+
+
 def test_what_exists_already_is_not_made() -> None:
     """Secrets, the runs' namespace and the work volume of somebody else's making."""
     values = {
+        "archive": {"existingSecret": "archive"},
         "auth": {"existingSecret": "callers"},
         "redis": {"existingSecret": "users", "persistence": {"enabled": False}},
         "runs": {"namespace": "there", "create": False},
@@ -288,7 +310,9 @@ def test_what_exists_already_is_not_made() -> None:
     objects = render(values)
     assert not [key for key in objects if key.split()[0] in ("Secret", "Namespace", "PersistentVolumeClaim")]
     spec = objects["Deployment system/r-nextflow-controller-run"]["spec"]["template"]["spec"]
-    assert spec["volumes"][0]["secret"]["secretName"] == "callers"
+    assert spec["volumes"][0]["projected"]["sources"][0]["secret"]["name"] == "callers"
+    archive = objects["Deployment there/r-nextflow-controller-archive"]["spec"]["template"]["spec"]
+    assert archive["volumes"][0]["secret"]["secretName"] == "archive"
     assert spec["containers"][0]["env"][1]["valueFrom"]["secretKeyRef"]["name"] == "users"
     redis = objects["StatefulSet system/r-nextflow-controller-redis"]["spec"]
     assert "volumeClaimTemplates" not in redis
@@ -302,29 +326,120 @@ def test_nobody_shows_a_token_where_none_is_asked_for() -> None:
     assert Settings.read(environ(objects)).auth == "off"
     spec = objects["Deployment system/r-nextflow-controller-run"]["spec"]["template"]["spec"]
     assert "volumes" not in spec
-    assert "env" not in objects["Pod system/r-nextflow-controller-test"]["spec"]["containers"][0]
+    (test,) = objects["Pod system/r-nextflow-controller-test"]["spec"]["containers"]
+    assert "TEST_TOKEN" not in {one["name"] for one in test["env"]}
+
+
+def test_a_recorder_may_write_logs_and_nothing_else() -> None:
+    """Where pipelines run is the one Secret of the user who may; its server is found from another namespace."""
+    objects = render({"settings": {"REDIS_PREFIX": "other"}})
+    given = objects["Secret system-runs/r-nextflow-controller-recorder"]["stringData"]
+    own = objects["Secret system/r-nextflow-controller-redis"]["stringData"]
+    assert given == {
+        "REDIS_URL": "redis://r-nextflow-controller-redis.system.svc:6379/0",
+        "REDIS_USERNAME": "recorder",
+        "REDIS_PASSWORD": own["recorder-password"],
+    }
+    assert Settings.read(given).redis_username == "recorder"
+    assert given["REDIS_PASSWORD"] != own["password"]
+    digest = hashlib.sha256(given["REDIS_PASSWORD"].encode()).hexdigest()
+    rights = "resetkeys resetchannels ~other:log:* -@all +ping +evalsha +script|load +xadd +xtrim +expire +xinfo|stream"
+    assert own["users.acl"].splitlines()[-1] == f"user recorder on #{digest} {rights} +xrevrange"
+    assert environ(objects)["RECORDER_SECRET"] == "r-nextflow-controller-recorder"
+
+
+@pytest.mark.parametrize("redis", [{"existingSecret": "users"}, {"enabled": False, "externalSecret": "redis"}])
+def test_recorders_of_another_redis_are_told_by_a_secret_that_exists(redis: Object) -> None:
+    """And where none is named, there are no recorders: functions and heads are told of none."""
+    assert "RECORDER_SECRET" not in environ(render({"redis": redis}))
+    objects = render({"redis": {**redis, "recorderSecret": "logs"}})
+    assert environ(objects)["RECORDER_SECRET"] == "logs"
+    assert not [key for key in objects if key.endswith("-recorder")]
+
+
+def test_the_archive_knows_one_caller(tmp_path: Path) -> None:
+    """The functions that ask it have the token; where pipelines run there is only its hash."""
+    objects = render()
+    token = objects["Secret system/r-nextflow-controller-archive"]["stringData"]["archive-token"]
+    secret = objects["Secret system-runs/r-nextflow-controller-archive"]["stringData"]
+    assert set(secret) == {"tokens"}
+    (tmp_path / "tokens").write_text(secret["tokens"])
+    assert Callers(tmp_path / "tokens").of_token(token) == Caller("stream", "read")
+    given = {
+        key.rpartition("-")[2]
+        for key, one in objects.items()
+        if one["kind"] == "Deployment" and "ARCHIVE_TOKEN" in json.dumps(one)
+    }
+    assert given == {"status", "stream"}
+
+
+def test_the_archive_serves_the_work_volume_where_it_is() -> None:
+    """As the user heads are, who can read what they wrote; nothing of it can be written, and no account is needed."""
+    objects = render({"work": {"existingClaim": "shared", "path": "/data"}})
+    name = "r-nextflow-controller-archive"
+    spec = objects[f"Deployment system-runs/{name}"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    env = {one["name"]: one["value"] for one in container["env"]}
+    url = httpx.URL(environ(objects)["ARCHIVE_URL"])
+    assert str(url) == f"http://{name}.system-runs.svc:8080"
+    assert url.host in env.pop("ALLOWED_HOSTS").split(",")
+    assert objects[f"Service system-runs/{name}"]["spec"]["ports"][0]["port"] == url.port
+    assert env == {
+        "PORT": "8080",
+        "AUTH": "tokens",
+        "RATE_LIMITS": "off",
+        "TOKENS_FILE": "/etc/nextflow-controller/tokens",
+        "SHUTDOWN_GRACE_SECONDS": "30",
+        "WORK_PATH": "/data",
+    }
+    assert container["args"] == ["archive"]
+    assert {"name": "work", "mountPath": "/data", "readOnly": True} in container["volumeMounts"]
+    assert {"name": "work", "persistentVolumeClaim": {"claimName": "shared"}} in spec["volumes"]
+    user = {key: spec["securityContext"][key] for key in ("runAsUser", "runAsGroup", "fsGroup")}
+    assert user == {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000}
+    assert (spec["automountServiceAccountToken"], "serviceAccountName" in spec) == (False, False)
+
+
+def test_the_clean_up_sees_what_a_function_sees() -> None:
+    """With an account of its own; never two at once."""
+    objects = render({"cleanup": {"schedule": "@hourly"}})
+    spec = objects["CronJob system/r-nextflow-controller-cleanup"]["spec"]
+    assert (spec["schedule"], spec["concurrencyPolicy"]) == ("@hourly", "Forbid")
+    pod = spec["jobTemplate"]["spec"]["template"]["spec"]
+    (mine,) = pod["containers"]
+    (theirs,) = objects["Deployment system/r-nextflow-controller-cancel"]["spec"]["template"]["spec"]["containers"]
+    assert mine["command"] == ["/app/venv/bin/python", "-m", "common.cleanup"]
+    assert (mine["env"], mine["envFrom"]) == (theirs["env"], theirs["envFrom"])
+    assert pod["serviceAccountName"] == "r-nextflow-controller-cleanup"
+
+
+def test_what_is_turned_off_leaves_nothing() -> None:
+    """Neither objects nor settings nor rights."""
+    objects = render({"archive": {"enabled": False}, "cleanup": {"enabled": False}})
+    assert not [key for key in objects if key.endswith(("-archive", "-cleanup"))]
+    assert "ARCHIVE" not in json.dumps(objects)
 
 
 def test_heads_may_make_jobs_where_tasks_are_jobs() -> None:
     """And only there."""
     key = "Role system-runs/r-nextflow-controller-head"
     pods_only = [
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "delete", "list"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "delete", "get", "list"]},
         {"apiGroups": [""], "resources": ["pods/log", "pods/status"], "verbs": ["get"]},
     ]
     assert render()[key]["rules"] == pods_only
     assert render({"runs": {"taskResource": "Job"}})[key]["rules"] == [
         *pods_only,
-        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "delete"]},
+        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "delete", "list"]},
         {"apiGroups": ["batch"], "resources": ["jobs/status"], "verbs": ["get"]},
     ]
 
 
 def test_a_pod_that_ends_has_the_time_its_function_takes() -> None:
     """What it goes on taking requests for, what its answers may take, and a little more."""
-    objects = render({"stopDelaySeconds": 7, "settings": {"SHUTDOWN_GRACE_SECONDS": "12.5"}})
+    objects = render({"stopDelaySeconds": 7, "settings": {"SHUTDOWN_GRACE_SECONDS": "42.5"}})
     spec = objects["Deployment system/r-nextflow-controller-run"]["spec"]["template"]["spec"]
-    assert spec["terminationGracePeriodSeconds"] == 7 + 13 + 5
+    assert spec["terminationGracePeriodSeconds"] == 7 + 43 + 5
 
 
 def test_settings_that_change_start_pods_anew() -> None:
@@ -336,21 +451,3 @@ def test_settings_that_change_start_pods_anew() -> None:
 
     assert annotation({}) == annotation({"functions": {"run": {"replicas": 9}}})
     assert annotation({}) != annotation({"settings": {"LOG_LEVEL": "DEBUG"}})
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"replicas": 1}, "additional properties 'replicas' not allowed"),
-        ({"functions": {"walk": {}}}, "additional properties 'walk' not allowed"),
-        ({"functions": {"run": {"replica": 1}}}, "additional properties 'replica' not allowed"),
-        ({"settings": {"RATE_LIMIT": "off"}}, "additional properties 'RATE_LIMIT' not allowed"),
-        ({"settings": {"HISTORY_MAX_RUNS": 5}}, "at '/settings/HISTORY_MAX_RUNS': got number, want string"),
-        ({"auth": {"mode": "none"}}, "at '/auth/mode': value must be one of 'tokens', 'off'"),
-        ({"runs": {"namespace": "system"}}, "runs.namespace is the release's own"),
-        ({"redis": {"enabled": False}}, "at '/redis/externalSecret': minLength: got 0, want 1"),
-    ],
-)
-def test_values_that_mean_nothing_are_refused(values: Object, said: str) -> None:
-    """With words that name them, before anything is made."""
-    assert said in refusal(values)

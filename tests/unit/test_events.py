@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from common.cri import RawLine
 from common.errors import Invalid
-from common.events import ZERO, Cursor, Line, LineId, encode, line_time, log_event, number
+from common.events import ZERO, Cursor, Line, LineId, encode, line_event, line_time, number
 from tests.unit.samples import RUN_ID
 
 TIMES = st.one_of(st.integers(0, 4_000_000_000_000_000_000), st.integers(1_000_000, 1_000_010))
@@ -129,7 +129,7 @@ def test_a_time_at_the_beginning_of_a_line(text: bytes, expected: str | None) ->
 def test_a_line_is_told_with_its_own_time_or_the_runtimes() -> None:
     """Text that is not UTF-8 can be had exactly; a replacement character that was written is none of ours."""
     line = Line(LineId(1, 2_000), 1_000_002, "stderr", b"2026-11-24T01:02:03Z \xff")
-    assert log_event(RUN_ID, 1, line) == {
+    assert line_event(RUN_ID, 1, line, ZERO) == {
         "id": f"{RUN_ID}.1.1-2000",
         "type": "log",
         "run_id": RUN_ID,
@@ -141,7 +141,7 @@ def test_a_line_is_told_with_its_own_time_or_the_runtimes() -> None:
             "base64": "MjAyNi0xMS0yNFQwMTowMjowM1og/w==",
         },
     }
-    plain = log_event(RUN_ID, 1, Line(LineId(1, 0), 1_000_000, "stdout", "\ufffd\u2028\r".encode()))
+    plain = line_event(RUN_ID, 1, Line(LineId(1, 0), 1_000_000, "stdout", "\ufffd\u2028\r".encode()), ZERO)
     assert (plain["timestamp"], plain["data"]) == (
         "1970-01-01T00:00:00.001000000Z",
         {"line": "\ufffd\u2028\r", "stream": "stdout", "timestamp_source": "runtime"},

@@ -7,13 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from common import feed, follow, look, pump
+from common import feed, follow, look, pages, pump, reader
 from common.errors import Unavailable
-from common.events import ZERO, Cursor, LineId
+from common.events import ZERO, Cursor, Place
 from common.frames import Farewell, Lines
 from common.lock import Lock
 from common.models import ProcessProgress, Progress
-from common.pump import Pump
 from tests.unit import samples
 from tests.unit.logs import World, asks, eventually, world
 
@@ -24,7 +23,9 @@ pytestmark = pytest.mark.slow
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that is only patience is short."""
     for module, names in (
-        (feed, ("_WATCH_SECONDS", "_RETRY_SECONDS", "_BLOCK_SECONDS")),
+        (feed, ("_WATCH_SECONDS",)),
+        (pages, ("_QUIET_SECONDS",)),
+        (reader, ("_RETRY_SECONDS", "_BLOCK_SECONDS")),
         (pump, ("_RETRY_SECONDS", "_CLAIM_SECONDS")),
         (follow, ("_UNREADABLE_SECONDS", "_NEXT_SECONDS")),
     ):
@@ -52,12 +53,14 @@ async def flush(given: World) -> None:
         await client.flushall()
 
 
-async def entries(given: World, run_id: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+async def entries(given: World, run_id: str, attempt: int = 1) -> list[tuple[bytes, dict[bytes, bytes]]]:
     """The run's stream as Redis has it."""
     while True:
         with suppress(Unavailable):  # it may just have come back
             async with given.processes[0].connection.use() as client:
-                return cast("list[tuple[bytes, dict[bytes, bytes]]]", await client.xrange(f"nfc:log:{run_id}:1"))
+                return cast(
+                    "list[tuple[bytes, dict[bytes, bytes]]]", await client.xrange(f"nfc:log:{run_id}:{attempt}")
+                )
         await asyncio.sleep(0.01)
 
 
@@ -83,8 +86,8 @@ async def test_history_goes_over_into_what_is_new_without_hole_or_duplicate(
     given: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Followers that begin at the beginning, in the middle and anywhere else, while lines come and the window moves."""
-    monkeypatch.setattr(feed, "_WINDOW_LINES", 40)
-    monkeypatch.setattr(feed, "_BATCH_LINES", 9)
+    monkeypatch.setattr(reader, "_WINDOW_LINES", 40)
+    monkeypatch.setattr(reader, "PAGE_LINES", 9)
     run_id = given.runner.start()
     given.runner.write(run_id, *texts(300))
     first = given.follow()
@@ -105,44 +108,6 @@ async def test_history_goes_over_into_what_is_new_without_hole_or_duplicate(
     assert [len(follower.texts) for follower in followers[2::2]] == [599 - step // 2 for step in range(300, 600, 20)]
 
 
-async def test_a_flushed_redis_is_filled_again_while_the_log_is_silent(given: World) -> None:
-    """The pump asks now and then; who comes after the flush sees all, who was there sees nothing twice."""
-    run_id = given.runner.start()
-    given.runner.write(run_id, *texts(50))
-    before = given.follow()
-    await before.has(texts(50))
-    recorder = given.process()
-    task = asyncio.create_task(Pump(recorder.runner, recorder.streams, run_id, 1, who="recorder", lasting=True).run())
-    await flush(given)
-    deadline = asyncio.get_running_loop().time() + 10
-    while len(await entries(given, run_id)) < 50:
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.01)
-    after = given.follow(given.process())
-    given.runner.write(run_id, *texts(5, 50))
-    given.runner.end(run_id)
-    for follower in (before, after):
-        await follower.end()
-        assert follower.texts == texts(55)
-    await asyncio.wait_for(task, 10)
-
-
-async def test_a_pump_notices_a_flush_though_it_has_nothing_to_append(given: World) -> None:
-    """Nobody follows, nobody writes: Redis has the log again all the same."""
-    run_id = given.runner.start()
-    given.runner.write(run_id, *texts(20))
-    process = given.process()
-    task = asyncio.create_task(Pump(process.runner, process.streams, run_id, 1, who="recorder", lasting=True).run())
-    for _ in range(2):
-        async with asyncio.timeout(10):
-            while len(await entries(given, run_id)) < 20:
-                await asyncio.sleep(0.01)
-        await flush(given)
-    given.runner.end(run_id)
-    await asyncio.wait_for(task, 10)
-    assert len(await entries(given, run_id)) == 21
-
-
 async def test_a_finished_run_that_redis_has_lost_is_told_whole(given: World) -> None:
     """Its log is where it ran; `follow=false` and `tail` wait until Redis has it again."""
     run_id = given.runner.start()
@@ -154,80 +119,6 @@ async def test_a_finished_run_that_redis_has_lost_is_told_whole(given: World) ->
         assert follower.texts == expected, query
         assert follower.kinds[-1] == "complete"
         await flush(given)
-
-
-async def test_two_pumps_write_one_stream_with_one_end(given: World) -> None:
-    """Any number of pumps, in step or not, give each line and the end once, under the ids the log gives."""
-    run_id = given.runner.start()
-    given.runner.write(run_id, *texts(200))
-    processes = [given.process() for _ in range(4)]
-    pumps = [Pump(p.runner, p.streams, run_id, 1, who=f"pump-{n}", lasting=True) for n, p in enumerate(processes)]
-    tasks = [asyncio.create_task(pump.run()) for pump in pumps]
-    given.runner.write(run_id, *texts(100, 200))
-    given.runner.end(run_id)
-    await asyncio.wait_for(asyncio.gather(*tasks), 20)
-    lines = given.runner.runs[run_id].lines
-    assert await entries(given, run_id) == [
-        *((str(line.id).encode(), {b"t": line.text, b"s": b"o"}) for line in lines),
-        (str(lines[-1].id.next()).encode(), {b"end": b"1"}),
-    ]
-
-
-async def test_a_pump_that_comes_late_to_the_end_adds_none(given: World) -> None:
-    """Another's end is no line to put an end behind."""
-    run_id = given.runner.start()
-    given.runner.write(run_id, *texts(5))
-    given.runner.end(run_id)
-    process = given.process()
-    late = Pump(process.runner, process.streams, run_id, 1, who="late", lasting=True)
-    await Pump(process.runner, process.streams, run_id, 1, who="first", lasting=True).run()
-    found = await entries(given, run_id)
-    assert await late._end(LineId.parse(found[-1][0].decode()))  # as if it had taken the end for another pump's line
-    assert await entries(given, run_id) == found
-
-
-async def test_no_end_is_written_for_a_log_that_is_not_there(given: World) -> None:
-    """A Job that is gone, or has not ended, gives no end."""
-    process = given.process()
-    run_id = given.runner.start()
-    given.runner.write(run_id, *texts(2))
-    pump_ = Pump(process.runner, process.streams, run_id, 1, who="p", lasting=True)
-    assert not await pump_._end(ZERO)
-    given.runner.lose(run_id)
-    assert await pump_._pass()
-    assert await entries(given, run_id) == []
-
-
-async def test_a_dead_recorder_is_replaced_and_given_way_to(given: World) -> None:
-    """A feed takes over the log when nobody relays it, and stops when the recorder is back."""
-    run_id = given.runner.start()
-    process = given.process()
-
-    def recorder() -> asyncio.Task[None]:
-        return asyncio.create_task(Pump(process.runner, process.streams, run_id, 1, who="recorder", lasting=True).run())
-
-    async def relayed_by() -> bytes | None:
-        async with process.connection.use() as client:
-            return cast("bytes | None", await client.get(f"nfc:log:{run_id}:pump"))
-
-    task = recorder()
-    given.runner.write(run_id, b"by the recorder")
-    follower = given.follow()
-    await follower.has([b"by the recorder"])
-    assert await relayed_by() == b"recorder"
-    assert given.runner.reading == 1
-    task.cancel()
-    given.runner.write(run_id, b"by the feed")
-    await follower.has([b"by the recorder", b"by the feed"])
-    assert str(await relayed_by()).startswith("b'stream-")
-    task = recorder()
-    await eventually(lambda: given.runner.reading == 2)
-    await eventually(lambda: given.runner.reading == 1)
-    assert await relayed_by() == b"recorder"
-    given.runner.write(run_id, b"by the recorder again")
-    await follower.has([b"by the recorder", b"by the feed", b"by the recorder again"])
-    given.runner.end(run_id)
-    await asyncio.wait_for(task, 10)
 
 
 async def test_what_nobody_holds_is_told_and_ends_the_stream(given: World) -> None:
@@ -260,9 +151,12 @@ async def test_a_hole_that_nobody_can_fill_is_a_gap(given: World) -> None:
     given.runner.lose(run_id)
     late = given.followers(given.processes[1])
     opened = late._feeds._feeds[run_id]
-    page = await opened.after(lines[4].id)
-    assert (page.gap, page.last) == ((lines[4].id, lines[19].id), lines[19].id)
-    assert (await opened.after(page.last)).lines == tuple(lines[20:])
+    [page], place = await opened.after(Place(1, lines[4].id))
+    [gap] = page.events()
+    assert (gap["type"], gap["id"]) == ("gap", str(Cursor(run_id, 1, lines[19].id)))
+    assert gap["data"]["after"] == str(lines[4].id)
+    [page], _ = await opened.after(place)
+    assert [event["data"]["line"].encode() for event in page.events()] == texts(5, 20)
 
 
 async def test_a_cursor_is_not_applied_to_another_run(given: World) -> None:
@@ -412,7 +306,7 @@ async def test_a_slow_follower_falls_out_of_the_window_and_misses_nothing(
     given: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It costs no memory, holds nobody up, and is fed by id."""
-    monkeypatch.setattr(feed, "_WINDOW_LINES", 50)
+    monkeypatch.setattr(reader, "_WINDOW_LINES", 50)
     run_id = given.runner.start()
     fast = given.follow()
     slow = given.followers().follow(asks(), run_id)
@@ -422,7 +316,7 @@ async def test_a_slow_follower_falls_out_of_the_window_and_misses_nothing(
     given.runner.write(run_id, *texts(480, 20))
     await fast.has(texts(500))
     opened = given.followers()._feeds._feeds[run_id]
-    assert sum(len(batch.lines) for batch in opened._window.batches) <= 50
+    assert sum(len(batch.lines) for batch in opened._reader.window.batches) <= 50
     given.runner.end(run_id)
     found += [frame async for frame in slow]
     assert [line.text for frame in found if isinstance(frame, Lines) for line in frame.lines] == texts(500)
@@ -441,8 +335,8 @@ async def test_a_feed_lives_as_long_as_its_followers(given: World) -> None:
     for follower in followers:
         await follower.leave()
     assert feeds == {}
-    await eventually(lambda: given.runner.reading == 0)
-    assert given.tasks() == set()
+    await eventually(lambda: given.tasks() == set(), given.tasks)
+    assert given.runner.reading == 0
 
 
 async def test_every_event_is_encoded_once_for_all(given: World) -> None:

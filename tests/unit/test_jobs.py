@@ -24,12 +24,12 @@ from tests.unit.samples import CREATED, FINISHED, MARK, RUN_ID, SESSION, STARTED
         ({"launched": True, "started_at": STARTED, "mark": MARK}, State.CANCELLING),
         ({"launched": True, "started_at": STARTED, "exit_code": 1}, State.RUNNING),
         ({"launched": True, "condition": "Complete"}, State.SUCCEEDED),
-        ({"launched": True, "condition": "Complete", "remains": 1}, State.SUCCEEDED),
+        ({"launched": True, "condition": "Complete", "remains": ("nf-1",)}, State.SUCCEEDED),
         ({"launched": True, "condition": "Failed"}, State.FAILED),
         ({"launched": True, "condition": "Failed", "exit_code": 143}, State.FAILED),
         ({"launched": True, "condition": "Failed", "mark": MARK}, State.CANCELLED),
         ({"launched": True, "condition": "Complete", "mark": MARK}, State.CANCELLED),
-        ({"launched": True, "condition": "Failed", "mark": MARK, "remains": 1}, State.CANCELLING),
+        ({"launched": True, "condition": "Failed", "mark": MARK, "remains": ("nf-1",)}, State.CANCELLING),
         ({"sealed": True}, State.FAILED),
         ({"sealed": True, "mark": MARK}, State.CANCELLED),
     ],
@@ -59,7 +59,7 @@ def test_end_state(sealed: bool, mark: CancelMark | None, condition: Literal["Co
     mark=st.sampled_from([None, MARK]),
     condition=st.sampled_from([None, "Complete", "Failed"]),
     started_at=st.sampled_from([None, STARTED]),
-    remains=st.integers(0, 2),
+    remains=st.sampled_from([(), ("nf-1",)]),
     exit_code=st.sampled_from([None, 0, 1, 143]),
 )
 def test_no_end_is_told_early(**changes: Any) -> None:
@@ -80,7 +80,13 @@ _LIVES = [
             {"launched": True},
             {"launched": True, "started_at": started},
             *([{"launched": True, "started_at": started, "mark": mark}] if mark else []),
-            {"launched": True, "started_at": started, "mark": mark, "condition": condition, "remains": 2},
+            {
+                "launched": True,
+                "started_at": started,
+                "mark": mark,
+                "condition": condition,
+                "remains": ("nf-1",),
+            },
             {"launched": True, "started_at": started, "mark": mark, "condition": condition},
         ]
         for started, mark, condition in product([None, STARTED], [None, MARK], ["Complete", "Failed"])
@@ -149,7 +155,7 @@ def test_info_of_a_failed_run() -> None:
         (job(sealed=True), "It never started."),
         (job(sealed=True, message="No such pipeline."), "No such pipeline."),
         (job(launched=True, mark=MARK), "Cancel requested by ada."),
-        (job(launched=True, mark=MARK, condition="Failed", remains=1), "Cancel requested by ada."),
+        (job(launched=True, mark=MARK, condition="Failed", remains=("nf-1",)), "Cancel requested by ada."),
         (job(launched=True, mark=MARK, condition="Failed"), "Cancelled by ada."),
         (job(sealed=True, mark=MARK), "Cancelled by ada."),
     ],

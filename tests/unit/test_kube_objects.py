@@ -78,25 +78,30 @@ def test_a_job_is_inert_restricted_and_carries_its_record() -> None:
         "image": "images.example/nextflow:1",
         "command": [
             *("nextflow", "-log", "/tmp/nextflow.log", "run", "owner/name"),  # noqa: S108
-            *("-name", f"{RUN_ID}-00000000", "-ansi-log", "false"),
+            *("-name", RUN_ID, "-ansi-log", "false"),
             *("-params-file", "/etc/nextflow-controller/params.json"),
-            *("-w", "/mnt/work/work/x/y", "-with-trace", "/tmp/trace.txt", "-profile", "a,b"),  # noqa: S108
+            *("-w", "/mnt/work/work/x/y", "-with-trace", "/run/nextflow-controller/trace.txt"),
+            *("-profile", "a,b", "-c", "/run/nextflow-controller/attempt.config"),
             *("-c", "/etc/nextflow-controller/nextflow.config"),
         ],
         "workingDir": "/mnt/work",
         "env": [
             {"name": "HOME", "value": "/home/nextflow"},
             {"name": "NXF_HOME", "value": "/home/nextflow/.nextflow"},
+            {"name": "NXF_IGNORE_RESUME_HISTORY", "value": "true"},
             {"name": "NXF_UUID", "value": RECORD.session_id},
         ],
         "securityContext": RESTRICTED,
         "volumeMounts": [
             {"name": "work", "mountPath": "/mnt/work"},
+            {"name": "run", "mountPath": "/run/nextflow-controller"},
             {"name": "files", "mountPath": "/etc/nextflow-controller", "readOnly": True},
             {"name": "home", "mountPath": "/home/nextflow"},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
         ],
     }
+    [prepare] = made["spec"]["template"]["spec"].pop("initContainers")
+    assert prepare["command"] == ["python", "-m", "common.kube.prepare", RUN_ID, RECORD.session_id, "fresh", ""]
     assert made == {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -108,15 +113,19 @@ def test_a_job_is_inert_restricted_and_carries_its_record() -> None:
         "spec": {
             "parallelism": 0,
             "completions": 1,
-            "backoffLimit": 0,
+            "completionMode": "Indexed",
+            "backoffLimitPerIndex": 2,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
                 "rules": [
-                    {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {"containerName": "nextflow", "operator": "NotIn", "values": [0]},
-                    },
+                    {"action": "Count", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                    *(
+                        {
+                            "action": "FailJob",
+                            "onExitCodes": {"containerName": name, "operator": "NotIn", "values": [0]},
+                        }
+                        for name in ("nextflow", "prepare")
+                    ),
                 ]
             },
             "template": {
@@ -136,6 +145,7 @@ def test_a_job_is_inert_restricted_and_carries_its_record() -> None:
                     },
                     "volumes": [
                         {"name": "work", "persistentVolumeClaim": {"claimName": "work"}},
+                        {"name": "run", "emptyDir": {}},
                         {"name": "home", "emptyDir": {}},
                         {"name": "tmp", "emptyDir": {}},
                         {
@@ -176,7 +186,7 @@ def test_a_head_pod_is_what_settings_make_of_it() -> None:
     pod = pod_of(SETTINGS.model_copy(update={"head_pod": extra}))
     assert pod["nodeSelector"] == {"disk": "fast"}
     assert pod["tolerations"] == [{"operator": "Exists"}]
-    assert [volume["name"] for volume in pod["volumes"]] == ["work", "home", "tmp", "files", "more"]
+    assert [volume["name"] for volume in pod["volumes"]] == ["work", "run", "home", "tmp", "files", "more"]
     plain = pod_of(SETTINGS)["containers"][0]
     assert pod["containers"] == [plain | {"resources": limits}, {"name": "beside"}]
 
@@ -184,19 +194,46 @@ def test_a_head_pod_is_what_settings_make_of_it() -> None:
 def test_a_bundled_pipeline_comes_from_the_controllers_image() -> None:
     """To the path where it is there; nothing else of the pod changes."""
     plain, pod = pod_of(SETTINGS), pod_of(SETTINGS, "/app/pipelines")
-    assert pod.pop("initContainers") == [
-        {
-            "name": "pipelines",
-            "image": "images.example/controller:1",
-            "command": ["cp", "-R", "/app/pipelines/.", "/pipelines"],
-            "securityContext": RESTRICTED,
-            "volumeMounts": [{"name": "pipelines", "mountPath": "/pipelines"}],
-        }
-    ]
+    [before], [prepare] = plain["initContainers"], pod["initContainers"]
+    assert prepare["command"] == [*before["command"][:-1], "/app/pipelines"]
+    assert prepare["volumeMounts"].pop() == {"name": "pipelines", "mountPath": "/pipelines"}
+    prepare["command"] = before["command"]
     assert pod["volumes"].pop() == {"name": "pipelines", "emptyDir": {}}
     mount = {"name": "pipelines", "mountPath": "/app/pipelines", "readOnly": True}
     assert pod["containers"][0]["volumeMounts"].pop() == mount
     assert pod == plain
+
+
+def test_a_recorder_is_a_sidecar_with_a_secret_of_its_own() -> None:
+    """Restricted like all others; it knows of the settings what it needs, and which attempt it records."""
+    prepare, recorder = pod_of(SETTINGS.model_copy(update={"recorder_secret": "recorder"}))["initContainers"]
+    assert recorder["command"] == ["python", "-m", "common.recorder.kubernetes", RUN_ID]
+    assert (recorder["restartPolicy"], "restartPolicy" in prepare) == ("Always", False)
+    assert recorder["envFrom"] == [{"secretRef": {"name": "recorder"}}]
+    assert recorder["securityContext"] == prepare["securityContext"] == RESTRICTED
+    assert recorder["volumeMounts"] == prepare["volumeMounts"]
+    known = {variable["name"]: variable.get("value") for variable in recorder["env"]}
+    assert known == {
+        "RELEASE": "nextflow-controller",
+        "RUN_NAMESPACE": "runs",
+        "TASK_RESOURCE": "Pod",
+        "WORK_PATH": "/mnt/work",
+        "REDIS_PREFIX": "nfc",
+        "HISTORY_TTL_SECONDS": "604800",
+        "HISTORY_MAX_RUNS": "1000",
+        "LOG_LEVEL": "INFO",
+        "POD_NAME": None,
+        "FAILURES": None,
+    }
+    Settings.read({name: value for name, value in known.items() if value is not None})
+
+
+@pytest.mark.parametrize("lacking", ["controller_image", "work_claim"])
+def test_what_cannot_go_on_is_not_started_again(lacking: str) -> None:
+    """An attempt needs the volume with what the last one has done, and somebody who prepares it."""
+    assert head.job(RECORD, SETTINGS, "x")["spec"]["backoffLimitPerIndex"] == 2
+    settings = SETTINGS.model_copy(update={lacking: None})
+    assert head.job(RECORD, settings, "x")["spec"]["backoffLimitPerIndex"] == 0
 
 
 def test_files_that_no_annotation_can_hold_are_refused() -> None:
@@ -267,12 +304,12 @@ json_values = st.recursive(
 def test_merging_changes_neither_side_and_the_extra_wins(base: Any, extra: Any) -> None:
     """Whatever is merged: nothing of either is changed, and what is no mapping or list is the extra's."""
     before = json.dumps([base, extra])
-    made = head.merged(base, extra)
+    made = objects.merged(base, extra)
     assert json.dumps([base, extra]) == before
     match base, extra:
         case dict(), dict():
             assert made == {
-                key: head.merged(base[key], extra[key]) if key in base and key in extra else {**base, **extra}[key]
+                key: objects.merged(base[key], extra[key]) if key in base and key in extra else {**base, **extra}[key]
                 for key in base | extra
             }
         case list(), list():

@@ -20,7 +20,7 @@ def a_job(*patches: dict[str, Any], **status: Any) -> dict[str, Any]:
     """The run's Job as the API server shows it after these patches."""
     found = head.job(RECORD, SETTINGS, "owner/name")
     for patch in patches:
-        found = head.merged(found, patch)
+        found = objects.merged(found, patch)
     found["metadata"] |= {"uid": "uid-1", "resourceVersion": "7"}
     return {**found, "status": status}
 
@@ -34,7 +34,8 @@ def a_pod(role: str | None = "head", phase: str = "Running", **state: Any) -> di
     """A pod of the run; `state` is its container's."""
     labels = {"nextflow-controller/run-id": RUN_ID} | ({"nextflow-controller/role": role} if role else {})
     statuses = [{"name": "nextflow", "image": "images.example/nextflow:1", "state": state}] if state else []
-    return {"metadata": {"labels": labels}, "status": {"phase": phase, "containerStatuses": statuses}}
+    metadata = {"name": f"pod-{role}", "labels": labels, "creationTimestamp": "2030-01-02T03:04:10Z"}
+    return {"metadata": metadata, "status": {"phase": phase, "containerStatuses": statuses}}
 
 
 def read(found: dict[str, Any], *pods: dict[str, Any]) -> Job:
@@ -101,7 +102,7 @@ def test_a_job_that_has_ended_in_full() -> None:
     )
 
 
-PIPELINES = {"name": "pipelines", "state": {"terminated": {"exitCode": 1}}}
+PREPARE = {"name": "prepare", "state": {"terminated": {"exitCode": 1}}}
 
 
 def ended(code: int, reason: str = "Error") -> dict[str, Any]:
@@ -146,16 +147,16 @@ FAILED_BY_POLICY = condition(
             "Its pod was taken from its node before Nextflow had ended: preempting",
         ),
         (
-            condition("Failed") | {"reason": "BackoffLimitExceeded"},
+            condition("Failed", "Job has failed indexes") | {"reason": "FailedIndexes"},
             [],
             None,
             "Its pod was deleted before Nextflow had ended.",
         ),
         (
             condition("Failed") | {"reason": "BackoffLimitExceeded"},
-            [a_pod(phase="Failed") | {"status": {"initContainerStatuses": [PIPELINES]}}],
+            [a_pod(phase="Failed") | {"status": {"initContainerStatuses": [PREPARE]}}],
             None,
-            "Nextflow was not started: pipelines ended with exit code 1 before it.",
+            "Nextflow was not started: prepare ended with exit code 1 before it.",
         ),
         (
             condition("Failed", "Job was active longer than specified deadline"),
@@ -223,6 +224,26 @@ def test_who_is_awaited(found: dict[str, Any], pods: list[dict[str, Any]], await
     assert read(found, *pods).awaited_since == (LAUNCHED if awaited else None)
 
 
+@pytest.mark.parametrize(
+    ("status", "attempt"),
+    [
+        ({}, 1),
+        ({"active": 1}, 1),
+        ({"failed": 1, "active": 1}, 2),
+        ({"failed": 1, "terminating": 1}, 2),
+        # The last of three has ended: its predecessor, too, is yet to be counted by number.
+        ({"failed": 1, "uncountedTerminatedPods": {"failed": ["uid-2", "uid-3"]}}, 3),
+        # A head that is asked to end is among the failed before it has done so.
+        ({"conditions": [condition("FailureTarget")], "failed": 1, "terminating": 1}, 1),
+        ({"conditions": [condition("Failed")], "failed": 3}, 3),
+        ({"conditions": [condition("Complete")], "failed": 1, "succeeded": 1}, 2),
+    ],
+)
+def test_heads_are_counted_without_their_pods(status: dict[str, Any], attempt: int) -> None:
+    """Once each, in every state that the Job controller was seen to write."""
+    assert read(a_job(LAUNCH, **status)).attempt == attempt
+
+
 def an_event(kind: str, at: str, message: str) -> dict[str, Any]:
     """A warning of the cluster's."""
     return {"involvedObject": {"kind": kind}, "lastTimestamp": at, "message": message}
@@ -248,10 +269,14 @@ def test_a_head_that_no_node_takes() -> None:
 def test_what_remains_is_counted_once_the_head_has_ended() -> None:
     """Pods of tasks in any phase, and a head that has not ended; not before."""
     pods = [RUNNING, a_pod(None, "Succeeded"), a_pod(None, "Running")]
-    assert read(a_job(LAUNCH, active=1), *pods).remains == 0
-    assert read(a_job(LAUNCH, failed=1, conditions=[condition("Failed")]), *pods).remains == 3
+    assert read(a_job(LAUNCH, active=1), *pods).remains == ()
+    assert read(a_job(LAUNCH, failed=1, conditions=[condition("Failed")]), *pods).remains == (
+        "pod-head",
+        "pod-None",
+        "pod-None",
+    )
     pods[0] = ended(1)
-    assert read(a_job(LAUNCH, failed=1, conditions=[condition("Failed")]), *pods).remains == 2
+    assert read(a_job(LAUNCH, failed=1, conditions=[condition("Failed")]), *pods).remains == ("pod-None", "pod-None")
 
 
 @pytest.mark.parametrize("record", [None, "", "{}", "not json"])
@@ -262,37 +287,72 @@ def test_a_job_without_a_record_is_none_of_ours(record: str | None) -> None:
     assert reading.job(found) is None
 
 
+def a_head(number: int, *, taken_at: str | None = None, **state: Any) -> dict[str, Any]:
+    """The head of an attempt; one that was taken has ended at a time."""
+    if taken_at is not None:
+        state = {"terminated": {"exitCode": 143, "finishedAt": taken_at}}
+    pod = a_pod(phase="Failed" if taken_at else "Running", **state)
+    pod["metadata"]["annotations"] = {"batch.kubernetes.io/job-index-failure-count": str(number - 1)}
+    if taken_at is not None:
+        pod["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "message": "evicted"}]
+    return pod
+
+
+TAKEN_AT = "2030-01-02T03:06:00Z"
+
+
+@pytest.mark.parametrize(
+    ("status", "pods", "expected", "attempt", "awaited"),
+    [
+        # As seen on 1.35: a failed pod is counted when its replacement is there.
+        ({"terminating": 1}, [a_head(1, running={})], State.RUNNING, 1, None),
+        ({"terminating": 0}, [a_head(1, taken_at=TAKEN_AT)], State.STARTING, 1, TAKEN_AT),
+        (
+            {"failed": 1, "active": 1},
+            [a_head(1, taken_at=TAKEN_AT), a_head(2, waiting={"reason": "PodInitializing"})],
+            *(State.STARTING, 2, "2030-01-02T03:04:10Z"),
+        ),
+        ({"failed": 1, "active": 1}, [a_head(2)], State.STARTING, 2, "2030-01-02T03:04:10Z"),
+        ({"failed": 1, "active": 1}, [a_head(2, running={})], State.RUNNING, 2, None),
+        ({"failed": 1, "terminating": 1}, [a_head(2, running={})], State.RUNNING, 2, None),
+        ({"failed": 1, "terminating": 0}, [a_head(2, taken_at=TAKEN_AT)], State.STARTING, 2, TAKEN_AT),
+        # It has ended by itself, and the Job controller has not told it yet.
+        ({"failed": 1}, [a_head(2, terminated={"exitCode": 0})], State.RUNNING, 2, None),
+        ({"failed": 1, "succeeded": 1, "conditions": [condition("Complete")]}, [], State.SUCCEEDED, 2, None),
+        ({"failed": 3, "conditions": [condition("Failed")]}, [], State.FAILED, 3, None),
+    ],
+)
+def test_attempts(
+    status: dict[str, Any], pods: list[dict[str, Any]], expected: State, attempt: int, awaited: str | None
+) -> None:
+    """A head that was taken from its node is awaited again; which one it is is told by pods and counts alike."""
+    job = read(a_job(LAUNCH, **status), *pods)
+    assert (state(job), job.attempt, job.started_at) == (expected, attempt, LAUNCHED)
+    assert job.awaited_since == (datetime.fromisoformat(awaited) if awaited else None)
+
+
+def test_a_head_that_is_started_again_in_words() -> None:
+    """Who took it, as long as that is to be seen; and when it was the last one."""
+    words = "Its pod was taken from its node before Nextflow had ended: evicted. "
+    assert read(a_job(LAUNCH), a_head(1, taken_at=TAKEN_AT)).message == words + "It is started again."
+    gone = {"failed": 3, "conditions": [condition("Failed") | {"reason": "FailedIndexes"}]}
+    assert (
+        read(a_job(LAUNCH, **gone), a_head(3, taken_at=TAKEN_AT)).message == words + "That was attempt 3, the last one."
+    )
+    assert read(a_job(LAUNCH, **gone)).message == words.replace(": evicted", "") + "That was attempt 3, the last one."
+
+
 def test_a_log_is_the_same_however_it_is_cut() -> None:
     """Read again from its beginning it says nothing twice; what is no line is skipped."""
     stamp = b"2030-01-02T03:04:05.000000001Z "
     raw = b"".join(stamp + text + b"\n" for text in (b"a", b"", b"2030-01-02T03:04:05Z x", b"b c"))
     raw += b"failed to watch file: closing\n" + stamp + b"last"
     whole, pieces = Log(), Log()
-    lines = [line for batch in whole.feed(raw) for line in batch] + whole.rest()
+    lines = whole.feed(raw) + whole.rest()
     assert [line.text for line in lines] == [b"a", b"", b"2030-01-02T03:04:05Z x", b"b c", b"last"]
     told = []
     for cut in (3, 40, 77, len(raw)):
         pieces.begin()
         for at in range(0, cut, 7):
-            told += [line for batch in pieces.feed(raw[at : min(at + 7, cut)]) for line in batch]
-    assert told + pieces.rest() == lines
-
-
-@pytest.mark.parametrize(
-    ("status", "attempt"),
-    [
-        ({}, 1),
-        ({"active": 1}, 1),
-        ({"failed": 1, "active": 1}, 2),
-        ({"failed": 1, "terminating": 1}, 2),
-        # The last of three has ended: its predecessor, too, is yet to be counted by number.
-        ({"failed": 1, "uncountedTerminatedPods": {"failed": ["uid-2", "uid-3"]}}, 3),
-        # A head that is asked to end is among the failed before it has done so.
-        ({"conditions": [condition("FailureTarget")], "failed": 1, "terminating": 1}, 1),
-        ({"conditions": [condition("Failed")], "failed": 3}, 3),
-        ({"conditions": [condition("Complete")], "failed": 1, "succeeded": 1}, 2),
-    ],
-)
-def test_heads_are_counted_without_their_pods(status: dict[str, Any], attempt: int) -> None:
-    """Once each, in every state that the Job controller was seen to write."""
-    assert read(a_job(LAUNCH, **status)).attempt == attempt
+            told += pieces.fresh(pieces.feed(raw[at : min(at + 7, cut)]))
+    assert told + pieces.fresh(pieces.rest()) == lines

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -15,10 +15,11 @@ from tests.unit.test_kube_objects import RUN_ID, SETTINGS
 from tests.unit.test_kube_reading import LAUNCH, a_job, a_pod, condition
 
 
-class Answers:
+class Answers(Api):
     """An API server that shows one Job and its pods; task pods go when they are deleted."""
 
     def __init__(self, job: Object, pods: list[Object]) -> None:
+        super().__init__()
         self._job, self.pods = job, pods
 
     async def get(self, path: str, **query: str) -> Object:
@@ -43,7 +44,7 @@ def runner(job: Object, *pods: Object) -> KubernetesRunner:
     """A runner on such a server."""
     for number, pod in enumerate(pods):
         pod["metadata"] |= {"name": f"pod-{number}", "uid": f"uid-{number}"}
-    return KubernetesRunner(SETTINGS, cast("Api", Answers(job, list(pods))))
+    return KubernetesRunner(SETTINGS, Answers(job, list(pods)))
 
 
 FAILED: dict[str, Any] = {"failed": 1, "conditions": [condition("Failed")]}
@@ -52,8 +53,8 @@ FAILED: dict[str, Any] = {"failed": 1, "conditions": [condition("Failed")]}
 async def test_a_sweep_counts_a_head_that_has_not_ended() -> None:
     """Its tasks are deleted; as long as the head may live (a node that is out of reach) something is left."""
     head = a_pod(phase="Running")
-    assert await runner(a_job(LAUNCH, **FAILED), head, a_pod(None), a_pod(None)).sweep(RUN_ID) == 1
-    assert await runner(a_job(LAUNCH, **FAILED), a_pod(phase="Failed"), a_pod(None)).sweep(RUN_ID) == 0
+    assert await runner(a_job(LAUNCH, **FAILED), head, a_pod(None), a_pod(None)).sweep(RUN_ID) == ("pod-0",)
+    assert await runner(a_job(LAUNCH, **FAILED), a_pod(phase="Failed"), a_pod(None)).sweep(RUN_ID) == ()
 
 
 async def test_a_sweep_leaves_alone_what_has_a_name_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +70,7 @@ async def test_a_sweep_leaves_alone_what_has_a_name_by_now(monkeypatch: pytest.M
         await delete(path, options)
 
     monkeypatch.setattr(server, "delete", slept)
-    await KubernetesRunner(SETTINGS, cast("Api", server)).sweep(RUN_ID)
+    await KubernetesRunner(SETTINGS, server).sweep(RUN_ID)
     assert server.pods == [later]
 
 

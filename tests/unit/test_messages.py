@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from common.events import ZERO, Cursor, encode
+from common.events import GAP, ZERO, Cursor, Line, LineId, encode
 from common.frames import Lines
 from common.models import ProcessProgress, Progress
 from functions.openapi import openapi
@@ -47,6 +47,8 @@ async def test_real_events_fit(given: World) -> None:
     counts = ProcessProgress(submitted=1, running=1)
     given.runner.runs[new].progress = Progress(total=counts, processes={"A": counts})
     await live.until(lambda follower: "progress" in follower.kinds)
+    given.runner.skip(new, b"It is gone.")
+    given.runner.restart(new)
     given.runner.end(new)
     await live.end()
     lost = given.follow(run_id=old)
@@ -54,20 +56,24 @@ async def test_real_events_fit(given: World) -> None:
     given.runner.lose(old)
     await lost.end()
     sent = [event for follower in given.all for frame in follower.frames for event in frame.events()]
-    assert {event["type"] for event in sent} == {"status", "log", "progress", "complete", "gap", "error"}
+    assert {event["type"] for event in sent} == {"status", "log", "progress", "complete", "gap", "restarted", "error"}
     assert [event for event in sent if not fits(event)] == []
+
+
+def _gap() -> dict[str, Any]:
+    [event] = Lines(samples.RUN_ID, 1, ZERO.next(), [Line(LineId(1, 0), 1_000_000, GAP, b"It is gone.")]).events()
+    return event
 
 
 def test_rarer_events_fit() -> None:
     """A gap between two lines, and progress that is not known at this moment."""
-    [gap] = Lines(samples.RUN_ID, 1, (), gap=(ZERO, ZERO.next())).events()
-    unknown = {**gap, "type": "progress", "data": {}}
-    assert [fits(gap), fits(unknown)] == [True, True]
+    unknown = {**_gap(), "type": "progress", "data": {}}
+    assert [fits(_gap()), fits(unknown)] == [True, True]
 
 
 def test_what_is_no_event_does_not_fit() -> None:
     """The schema tells: a cursor, a type, a time, and the data of the type have to be there and nothing else."""
-    [good] = Lines(samples.RUN_ID, 1, (), gap=(ZERO, ZERO.next())).events()
+    good = _gap()
     changes: list[dict[str, Any]] = [
         {"id": "0-0"},
         {"type": "log"},

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from common import feed, follow
+from common import follow, reader
 from common.events import encode
 from common.frames import Lines
 from common.streams import Streams
@@ -104,8 +104,8 @@ async def test_ten_followers_are_one_reader(given: World, served: Served, monkey
 
 async def test_a_client_that_does_not_read_holds_nobody_up(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others have everything meanwhile, the server keeps a bounded window and little else; then it has it too."""
-    monkeypatch.setattr(feed, "_WINDOW_LINES", 1_000)
-    monkeypatch.setattr(feed, "_BATCH_LINES", 100)
+    monkeypatch.setattr(reader, "_WINDOW_LINES", 1_000)
+    monkeypatch.setattr(reader, "PAGE_LINES", 100)
     run_id = given.runner.start()
     lines = [b"%d " % number + b"x" * 500 for number in range(5_000)]
     given.runner.batch = 500
@@ -121,8 +121,8 @@ async def test_a_client_that_does_not_read_holds_nobody_up(given: World, monkeyp
         shared = follow.followers(parts)._feeds._feeds[run_id]
         given.runner.end(run_id)
         assert [event["data"]["line"].encode() for event in (await reading).events[1:-1]] == lines
-        assert shared.top == given.runner.runs[run_id].lines[-1].id
-        assert shared._window.lines <= 1_000
+        assert shared.top.line == given.runner.runs[run_id].lines[-1].id
+        assert shared._reader.window.lines <= 1_000
         assert counted() == {"websocket": 1, "readers": 1}  # the slow one
         waiting = [
             connection.transport.get_write_buffer_size() for connection in served.server.server_state.connections
@@ -141,7 +141,7 @@ async def test_a_fast_client_leaves_others_their_turn(given: World) -> None:
     await watching.until(lambda follower: bool(follower.events))
     given.runner.write(run_id, *texts(5_000))
     followers = given.followers()
-    await eventually(lambda: followers._feeds._feeds[run_id]._window.lines == 5_000)
+    await eventually(lambda: followers._feeds._feeds[run_id]._reader.window.lines == 5_000)
     turns = 0
 
     async def others() -> None:

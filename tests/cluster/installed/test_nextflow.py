@@ -5,12 +5,14 @@ import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster.following import Follower
 from tests.cluster.place import kubectl
-from tests.cluster.release import API, INGRESS, Caller, Object, Release, eventually, log
+from tests.cluster.release import API, CHART, INGRESS, Caller, Object, Release, eventually, log
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -35,12 +37,12 @@ class WithNextflow(Release):
 
     resource = "Pod"
 
-    def helm(self, verb: str, *flags: str, **settings: str) -> str:
+    def helm(self, verb: str, *flags: str, chart: Path = CHART, **settings: str) -> str:
         """As any release, but for the head."""
         own = {"runs.headImage": IMAGE, "runs.taskResource": self.resource}
         sets = [part for name, value in own.items() for part in ("--set", f"{name}={value}")]
         ours = {"CANCEL_GRACE_SECONDS": "20", "PIPELINE_SOURCES": "./,/workspace/pipelines/"}
-        return super().helm(verb, *sets, *flags, **ours, **settings)
+        return super().helm(verb, *sets, *flags, chart=chart, **ours, **settings)
 
     def tasks_of(self, run_id: str, kind: str = "pods") -> list[Object]:
         """The pods (or Jobs) of a run's tasks."""
@@ -145,6 +147,50 @@ async def test_the_example_runs_with_task_pods(nextflow: WithNextflow, person: C
     assert (final["type"], final["data"]["status"], final["data"]["exit_code"]) == ("complete", "succeeded", 0)
     assert await asyncio.to_thread(nextflow.on_the_volume, "cat", "/workspace/results/report.txt") == REPORT
     assert nextflow.tasks_of(run_id) == []
+
+
+async def test_an_evicted_head_resumes(nextflow: WithNextflow, person: Caller) -> None:
+    """The next attempt ends the last one's tasks, goes on with its session, and runs only what was not done."""
+    run_id = await start(person, delay_seconds=8, outdir="/workspace/resumed")
+    follower = Follower(person, run_id)
+    done = "the first task to be done"
+    await follower.until(lambda events: events[-1]["type"] == "progress" and _succeeded(events[-1]) > 0, done)
+    running = {pod["metadata"]["uid"] for pod in await tasks(nextflow, run_id)}
+    await asyncio.to_thread(nextflow.evict, run_id)
+    await follower.until(lambda events: any(event["type"] == "restarted" for event in events), "another attempt")
+    later = await tasks(nextflow, run_id)
+    assert running.isdisjoint(pod["metadata"]["uid"] for pod in later)
+    await follower.end()
+    lines = [event for event in follower.events if event["type"] == "log"]
+    second = [event["data"]["line"] for event in lines if event["id"].startswith(f"{run_id}.2.")]
+    cached = [line for line in second if "Cached process" in line]
+    submitted = [line for line in second if "Submitted process" in line]
+    assert cached != []
+    assert len(cached) + len(submitted) == TASKS
+    assert second[-len(REPORT.splitlines()) :] == REPORT.splitlines()
+    final = follower.events[-1]
+    assert (final["type"], final["data"]["status"], final["data"]["attempt"]) == ("complete", "succeeded", 2)
+    assert final["data"]["progress"]["total"]["cached"] == len(cached)
+    assert await asyncio.to_thread(nextflow.on_the_volume, "cat", "/workspace/resumed/report.txt") == REPORT
+    assert nextflow.tasks_of(run_id) == []
+
+
+def _succeeded(event: Object) -> int:
+    return int(event["data"].get("total", {}).get("succeeded", 0))
+
+
+async def test_a_run_resumes_an_earlier_one(nextflow: WithNextflow, person: Caller) -> None:
+    """By its id: what the earlier one has done is not done again."""
+    first = await start(person, outdir="/workspace/once")
+    assert (await person.ended(first))["status"] == "succeeded"
+    body = {"container": TASK_IMAGE, "greetings": GREETINGS, "outdir": "/workspace/once"}
+    request = {"pipeline": "examples/simple-pipeline", "profile": "kubernetes", "parameters": body, "resume": first}
+    answer = await person.http.post("/run", json=request)
+    assert answer.status_code == 201, answer.text
+    second = answer.json()["run_id"]
+    lines = (await person.text(second)).splitlines()
+    assert sum("Cached process" in line for line in lines) == TASKS
+    assert (await person.ended(second))["status"] == "succeeded"
 
 
 async def test_a_pipeline_on_the_volume(nextflow: WithNextflow, person: Caller) -> None:

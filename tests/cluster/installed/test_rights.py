@@ -36,7 +36,8 @@ EXPECTED: dict[str, tuple[Rights, Rights]] = {
     "history": ({OWN_LEASE: {"get"}}, READS),
     "stream": ({OWN_LEASE: {"get"}}, {**READS, "pods/log": {"get"}}),
     "docs": ({OWN_LEASE: {"get"}}, NOTHING),
-    "head": (NOTHING, {"pods": {"create", "delete", "list"}, "pods/log": {"get"}, "pods/status": {"get"}}),
+    "cleanup": ({OWN_LEASE: {"get"}}, {"jobs.batch": {"delete", "get", "list"}, "pods": {"delete", "list"}}),
+    "head": (NOTHING, {"pods": {"create", "delete", "get", "list"}, "pods/log": {"get"}, "pods/status": {"get"}}),
     "task": (NOTHING, NOTHING),
 }
 IN_RUNS = {"head", "task"}  # accounts of the runs' namespace

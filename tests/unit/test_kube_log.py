@@ -1,0 +1,107 @@
+"""A pod's log through cuts and files begun anew: every line once, and what nobody has is said."""
+
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+
+from common.errors import Unavailable
+from common.events import GAP, ZERO, Line, LineId
+from common.kube import log as logs
+from common.kube.transport import Api, Object
+from common.recorder.kubernetes import OwnPod
+from tests.unit.test_kube_objects import RUN_ID
+from tests.unit.test_kube_reading import a_pod
+
+
+def raw(*numbers: int) -> bytes:
+    """The lines of these numbers, a second apart, as the API server sends them."""
+    return b"".join(b"2030-01-02T03:04:%02d.000000001Z line %d\n" % (number, number) for number in numbers)
+
+
+def told(lines: Sequence[Line]) -> list[str]:
+    """Their texts; a gap is a dash."""
+    return ["-" if line.stream == GAP else line.text.decode() for line in lines]
+
+
+def texts(*numbers: int) -> list[str]:
+    """What `raw` has."""
+    return [f"line {number}" for number in numbers]
+
+
+class Kubelet(Api):
+    """An API server that shows one pod, and its log in the pieces of each reading; a reading of None is cut."""
+
+    def __init__(self, *readings: tuple[str, Sequence[bytes | None]]) -> None:
+        super().__init__()
+        self._readings = list(readings)
+
+    async def get(self, path: str, **query: str) -> Object:
+        """The pod as it is at the next reading."""
+        state: Object = {self._readings[0][0]: {}}
+        return a_pod("head", "Running", **state)
+
+    async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
+        """The next reading."""
+        state, pieces = self._readings.pop(0)
+        assert query.get("follow") == ("true" if state == "running" else None)
+        for piece in pieces:
+            if piece is None:
+                raise Unavailable("runner", "cut")
+            yield piece
+
+
+async def recorded(kubelet: Kubelet, after: LineId = ZERO) -> list[Line]:
+    """What a recorder reads of its own pod's log."""
+    batches = OwnPod(kubelet, "/pods", "x").lines(RUN_ID, 1, after)
+    return [line async for batch in batches for line in batch]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pod is looked at again at once."""
+    monkeypatch.setattr("common.recorder.kubernetes._LOOK_SECONDS", 0)
+
+
+async def test_through_cuts_every_line_comes_once() -> None:
+    """In the middle of a line too; the last line needs no newline."""
+    whole = raw(1, 2, 3, 4)
+    kubelet = Kubelet(
+        ("running", [whole[:70], None]), ("running", [whole[:90]]), ("running", [None]), ("terminated", [whole[:-1]])
+    )
+    assert told(await recorded(kubelet)) == texts(1, 2, 3, 4)
+
+
+async def test_a_file_begun_anew_while_nobody_read_it_is_a_gap() -> None:
+    """Said once, between what is known and what follows, under an id between theirs."""
+    kubelet = Kubelet(("running", [raw(1, 2), None]), ("running", [raw(5), None]), ("terminated", [raw(5, 6)]))
+    lines = await recorded(kubelet)
+    assert told(lines) == [*texts(1, 2), "-", *texts(5, 6)]
+    assert lines == sorted(lines, key=lambda line: line.id)
+
+
+async def test_a_file_begun_anew_while_it_was_read_is_none() -> None:
+    """The last line that is known is in it, or it goes on within one reading."""
+    kubelet = Kubelet(("running", [raw(1, 2), raw(3), None]), ("terminated", [raw(3, 4)]))
+    assert told(await recorded(kubelet)) == texts(1, 2, 3, 4)
+
+
+async def test_going_on_behind_a_line() -> None:
+    """What is before it is not told again; where it is not there any more something may be missing."""
+    (second,) = logs.Log().feed(raw(2))
+    assert told(await recorded(Kubelet(("terminated", [raw(1, 2, 3)])), second.id)) == texts(3)
+    assert told(await recorded(Kubelet(("terminated", [raw(4)])), second.id)) == ["-", *texts(4)]
+
+
+@pytest.mark.parametrize(("kept", "expected"), [((3, 4), texts(3, 4, 5)), ((3,), [*texts(3), "-", *texts(5)])])
+async def test_what_is_kept_elsewhere_fills_the_gap(kept: Sequence[int], expected: list[str]) -> None:
+    """Up to the file's first line there is none; short of it there is."""
+
+    async def elsewhere(after: LineId) -> logs.Batches:
+        yield [line for line in logs.Log().feed(raw(1, 2, *kept)) if line.id > after]
+
+    (second,) = logs.Log().feed(raw(2))
+    first = raw(4, 5) if len(kept) > 1 else raw(5)
+    kubelet, log = Kubelet(("terminated", [first])), logs.Log(second.id)
+    pod = a_pod(terminated={}) | {"metadata": {"name": "x"}}
+    lines = [line async for batch in logs.read(kubelet, "/pods", pod, log, elsewhere) for line in batch]
+    assert told(lines) == expected

@@ -1,0 +1,98 @@
+"""What an attempt finds: no task of the last one, its session if there is one, and nothing kept for too long."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from common.errors import Unavailable
+from common.kube import prepare
+from common.kube.transport import Api, Object
+from common.names import new_run_id
+from tests.unit.test_kube_objects import RUN_ID
+
+SESSION = "00000000-0000-4000-8000-000000000000"
+
+
+class Tasks(Api):
+    """An API server with tasks of a run that go a while after they were deleted, and which may not answer."""
+
+    def __init__(self, *names: str, away: int = 0) -> None:
+        super().__init__()
+        self.names = list(names)
+        self._dying: list[str] = []
+        self._away = away
+
+    async def get(self, path: str, **query: str) -> Object:
+        """What is there; what is about to go is shown once more."""
+        if self._away:
+            self._away -= 1
+            raise Unavailable("runner", "away")
+        assert query["labelSelector"] == f"nextflow-controller/run-id={RUN_ID},nextflow-controller/role!=head"
+        labels = {"nextflow-controller/run-id": RUN_ID}
+        items = [{"metadata": {"name": name, "uid": name, "labels": labels}} for name in (*self.names, *self._dying)]
+        self._dying = []
+        return {"metadata": {}, "items": items}
+
+    async def delete(self, path: str, options: Object) -> None:
+        """It is about to go."""
+        name = path.rpartition("/")[2]
+        if name in self.names:
+            self.names.remove(name)
+            self._dying.append(name)
+
+
+@pytest.mark.parametrize("away", [0, 3])
+async def test_the_earlier_attempts_tasks_are_ended(away: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not asked to end: gone; however often it has to be asked."""
+    monkeypatch.setattr(prepare, "_RETRY_SECONDS", 0)
+    monkeypatch.setattr(prepare, "_SWEEP_SECONDS", 0)
+    tasks = Tasks("nf-1", "nf-2", away=away)
+    await prepare.end_tasks(tasks, ("/pods",), RUN_ID)
+    assert tasks.names == tasks._dying == []
+
+
+@pytest.mark.parametrize(
+    ("goes_on", "known", "resumes"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_a_session_is_resumed_where_there_is_one(tmp_path: Path, goes_on: bool, known: bool, resumes: bool) -> None:
+    """A first attempt starts anew, and so does one whose predecessor has not come to its first task."""
+    if known:
+        (tmp_path / ".nextflow" / "cache" / SESSION).mkdir(parents=True)
+    config = prepare.attempt_config(tmp_path, SESSION, goes_on=goes_on)
+    assert config == (f"resume = '{SESSION}'\n" if resumes else "")
+
+
+def test_a_bundle_is_copied_however_often(tmp_path: Path) -> None:
+    """Files and directories; the volume's own directory is not touched (it is the kubelet's)."""
+    (tmp_path / "bundle" / "examples" / "one").mkdir(parents=True)
+    (tmp_path / "bundle" / "examples" / "one" / "main.nf").write_text("x")
+    (tmp_path / "bundle" / "README").write_text("y")
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o707)
+    for _ in range(2):
+        prepare.copy(tmp_path / "bundle", volume)
+        assert {str(path.relative_to(volume)) for path in volume.rglob("*") if path.is_file()} == {
+            "examples/one/main.nf",
+            "README",
+        }
+        assert volume.stat().st_mode & 0o777 == 0o707
+
+
+def test_what_is_kept_is_forgotten_in_time(tmp_path: Path) -> None:
+    """The oldest, and what is more than there may be; never the own run's, nor what is none of ours."""
+    runs = [new_run_id() for _ in range(5)]
+    for age, run_id in enumerate(runs):
+        (tmp_path / run_id / "archive").mkdir(parents=True)
+        written = time.time() - 100 * age
+        os.utime(tmp_path / run_id, (written, written))
+    (tmp_path / "somebody").mkdir()
+    prepare.forget(tmp_path, runs[4], 350, 100)
+    assert {path.name for path in tmp_path.iterdir()} == {*runs, "somebody"}
+    prepare.forget(tmp_path, runs[4], 250, 100)
+    assert {path.name for path in tmp_path.iterdir()} == {*runs[:3], runs[4], "somebody"}
+    prepare.forget(tmp_path, runs[4], 250, 3)
+    assert {path.name for path in tmp_path.iterdir()} == {*runs[:2], runs[4], "somebody"}
+    prepare.forget(tmp_path / "absent", runs[4], 250, 3)
