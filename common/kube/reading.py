@@ -179,11 +179,12 @@ def _awaited_since(
     newest = next(iter(heads), None)
     if newest is None:
         return None
-    state = container(newest).get("state", {})
+    metadata, state = newest["metadata"], container(newest).get("state", {})
     if _taken(newest) is not None:
         ended = state.get("terminated", {}).get("finishedAt")
-        return _time(ended or newest["metadata"].get("deletionTimestamp"))
-    return None if {"running", "terminated"} & state.keys() else _time(newest["metadata"]["creationTimestamp"])
+        # Who is put out by the kubelet before Nextflow was started has neither of the two.
+        return _time(ended or metadata.get("deletionTimestamp") or metadata["creationTimestamp"])
+    return None if {"running", "terminated"} & state.keys() else _time(metadata["creationTimestamp"])
 
 
 def _has_started(status: Object, heads: Sequence[Object]) -> bool:

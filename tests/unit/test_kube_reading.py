@@ -316,6 +316,12 @@ TAKEN_AT = "2030-01-02T03:06:00Z"
         ({"failed": 1, "active": 1}, [a_head(2, running={})], State.RUNNING, 2, None),
         ({"failed": 1, "terminating": 1}, [a_head(2, running={})], State.RUNNING, 2, None),
         ({"failed": 1, "terminating": 0}, [a_head(2, taken_at=TAKEN_AT)], State.STARTING, 2, TAKEN_AT),
+        # Its kubelet has put it out while it was prepared.
+        (
+            {"failed": 1, "terminating": 0},
+            [a_head(2) | {"status": {"phase": "Failed", "reason": "Evicted"}}],
+            *(State.STARTING, 2, "2030-01-02T03:04:10Z"),
+        ),
         # It has ended by itself, and the Job controller has not told it yet.
         ({"failed": 1}, [a_head(2, terminated={"exitCode": 0})], State.RUNNING, 2, None),
         ({"failed": 1, "succeeded": 1, "conditions": [condition("Complete")]}, [], State.SUCCEEDED, 2, None),
