@@ -160,9 +160,8 @@ class Callers:
         """What is told of an end, or of an attempt, is the truth, and for ever."""
         job = self.world.truth.last(run.run_id)
         if job is not None and run.attempt > max(1, len(job.heads)) and not self.world.truth.forgets:
-            self.world.broken.append(
-                f"{who} was told of attempt {run.attempt} of {run.run_id}; in truth {len(job.heads)}"
-            )
+            told = f"{who} was told of attempt {run.attempt} of {run.run_id}"
+            self.world.broken.append(f"{told}, which has had {len(job.heads)}")
         if job is None:
             self.world.broken.append(f"{who} was told of {run.run_id}, which never was")
         elif run.status.terminal and run.status is not job.end:

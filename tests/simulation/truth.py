@@ -90,6 +90,7 @@ class Truth:
         self._uids: dict[str, Run] = {}
         self._named: dict[str, Run] = {}
         self._holder = ""
+        self._heads: dict[str, Run] = {}
         self._parts: dict[str, set[tuple[str, str]]] = {}
         self.broken: list[str] = []
         self.forgets = False
@@ -199,9 +200,11 @@ class Truth:
 
     def _see_head(self, pod: Object, *, new: bool) -> None:
         """One replaces another that was lost and is gone; so often and not more, and not once its run is to end."""
-        run = self._uids[owners(pod)[0]]
+        name = pod["metadata"]["name"]
+        run = self._heads.get(name) or self._uids[owners(pod)[0]]  # one that is orphaned has no owner any more
+        self._heads[name] = run
         earlier = list(run.heads.values())
-        run.heads[pod["metadata"]["name"]] = pod
+        run.heads[name] = pod
         if not new:
             return
         run_id, number = run.run_id, len(run.heads)
