@@ -27,7 +27,6 @@ _EXIT_CODE = re.compile(rf"Container {CONTAINER} .*exit code (\d+)")
 _EXHAUSTED = "FailedIndexes"  # the last attempt was lost without an end of Nextflow's own
 _TAKEN = "Its pod was taken from its node before Nextflow had ended"
 _OVER = ("Succeeded", "Failed")
-_HEADS = ("failed", "succeeded", "active", "terminating")
 
 
 def lease(found: Object | None) -> Lease:
@@ -67,7 +66,7 @@ def job(found: Object, pods: Sequence[Object] = ()) -> Job | None:
         finished_at=max(finished_at, started_at) if finished_at and started_at else finished_at,
         exit_code=end.exit_code if end else None,
         message=annotations.get(SEALED) or (end.words if end else _hold_up(heads)),
-        attempt=max(1, sum(status.get(count) or 0 for count in _HEADS), *map(attempt, heads)),
+        attempt=max(1, _made(status), *map(attempt, heads)),
         awaited_since=_awaited_since(heads, started_at, launched_at) if launched and not _is_ending(status) else None,
         remains=_remains(pods) if condition else (),
     )
@@ -76,6 +75,18 @@ def job(found: Object, pods: Sequence[Object] = ()) -> Job | None:
 def attempt(pod: Object) -> int:
     """Which head of its run a pod is: the Job controller writes on each how many failed before it."""
     return 1 + int(pod["metadata"].get("annotations", {}).get(FAILURES, 0))
+
+
+def _made(status: Object) -> int:
+    """How many heads the Job controller has made, as far as it has written that down.
+
+    One that has ended is counted twice over: by its UID until its finalizer is gone, then by number. Once the Job is
+    ending, one that is still there is counted among the failed.
+    """
+    ended = sum(status.get(count) or 0 for count in ("failed", "succeeded"))
+    ended += sum(map(len, filter(None, status.get("uncountedTerminatedPods", {}).values())))
+    living = sum(status.get(count) or 0 for count in ("active", "terminating"))
+    return ended if status.get("conditions") else ended + living
 
 
 def warning(events: Sequence[Object]) -> str | None:
@@ -168,11 +179,12 @@ def _awaited_since(
     newest = next(iter(heads), None)
     if newest is None:
         return None
-    state = container(newest).get("state", {})
+    metadata, state = newest["metadata"], container(newest).get("state", {})
     if _taken(newest) is not None:
         ended = state.get("terminated", {}).get("finishedAt")
-        return _time(ended or newest["metadata"].get("deletionTimestamp"))
-    return None if {"running", "terminated"} & state.keys() else _time(newest["metadata"]["creationTimestamp"])
+        # Who is put out by the kubelet before Nextflow was started has neither of the two.
+        return _time(ended or metadata.get("deletionTimestamp") or metadata["creationTimestamp"])
+    return None if {"running", "terminated"} & state.keys() else _time(metadata["creationTimestamp"])
 
 
 def _has_started(status: Object, heads: Sequence[Object]) -> bool:

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 from common.kube.transport import Object
 
 _PATH = re.compile(
-    r"(?P<collection>/apis?/[a-z0-9./]+/namespaces/[^/]+/(?P<kind>jobs|pods|leases|events))(?:/(?P<name>[^/]+))?"
+    r"(?P<collection>/apis?/[a-z0-9./]+/namespaces/[^/]+/(?P<kind>jobs|pods|leases|events))"
+    r"(?:/(?P<name>[^/]+)(?P<eviction>/eviction)?)?"
 )
 _KINDS = {"jobs": "Job", "pods": "Pod", "leases": "Lease", "events": "Event"}
 _GROUPS = {"jobs": "jobs.batch", "pods": "pods", "leases": "leases.coordination.k8s.io"}
-_FIXED = ("template", "completions", "selector", "podFailurePolicy", "completionMode")  # of a Job's spec
+# Of a Job's spec.
+_FIXED = ("template", "completions", "selector", "podFailurePolicy", "completionMode", "backoffLimitPerIndex")
 _OVER = ("Succeeded", "Failed")
 TRACKING = "batch.kubernetes.io/job-tracking"
 
@@ -60,6 +62,8 @@ class ApiServer:
             return self._create(objects, kind, body or {})
         if name not in objects:
             return _refusal(404, "NotFound", f'{_GROUPS[kind]} "{name}" not found')
+        if found["eviction"] is not None:
+            return self._evict(objects, name)
         match method:
             case "GET":
                 return Answer(200, objects[name])
@@ -128,8 +132,7 @@ class ApiServer:
         own = {"uid": f"uid{self._uids}", "creationTimestamp": moment(self._now())}
         made = {**body, "kind": _KINDS[kind], "metadata": {**body["metadata"], **own}}
         if kind == "jobs":
-            spec = {"parallelism": 1, "completions": 1, "suspend": False, "backoffLimit": 6, **body["spec"]}
-            made |= {"spec": spec, "status": {}}
+            made |= {"spec": _defaults(body["spec"]) | body["spec"], "status": {}}
         if kind == "pods":
             made |= {"status": {"phase": "Pending"}}
         return Answer(201, self._write(objects, name, made))
@@ -188,6 +191,15 @@ class ApiServer:
         at = moment(self._now() + timedelta(seconds=grace))
         ending = {"metadata": {"deletionTimestamp": at, "deletionGracePeriodSeconds": grace}}
         return self._write(objects, name, merged(pod, ending))
+
+    def _evict(self, objects: dict[str, Object], name: str) -> Answer:
+        """Say that it is taken, though it may have ended already, and delete it: two writes."""
+        pod = objects[name]
+        disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+        told = [*pod["status"].get("conditions", []), {**disrupted, "message": "Eviction API: evicting"}]
+        self._write(objects, name, merged(pod, {"status": {"conditions": told}}))
+        self._end(objects, name, {})
+        return Answer(201, {"kind": "Status", "status": "Success"})
 
     def _orphan(self, owner: str) -> None:
         for objects in self._collections.values():
@@ -266,6 +278,19 @@ def merged(target: Any, patch: Any) -> Any:
         else:
             result[key] = merged(result.get(key), value)
     return result
+
+
+def _defaults(spec: Object) -> Object:
+    """What a Job's spec says where it says nothing."""
+    by_index, with_policy = "backoffLimitPerIndex" in spec, "podFailurePolicy" in spec
+    return {
+        "parallelism": 1,
+        "completions": 1,
+        "completionMode": "NonIndexed",
+        "suspend": False,
+        "backoffLimit": 2**31 - 1 if by_index else 6,
+        "podReplacementPolicy": "Failed" if with_policy else "TerminatingOrFailed",
+    }
 
 
 def _condition(found: Object, wanted: Mapping[str, Any]) -> Answer | None:

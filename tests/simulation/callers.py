@@ -1,16 +1,19 @@
 """Those who call the library in a history, and whether what each was told is the truth."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 from common import cancel as cancelling
 from common import claim, look
 from common.errors import Busy, ControllerError, KeyReused, NothingActive, OutcomeUnknown, RunNotFound, Unavailable
+from common.jobs import info
 from common.models import RunInfo, RunRequest
 from common.phases import State
 from tests.simulation.truth import Run
 from tests.simulation.world import Actor, Process, World
 
 FRESH_SECONDS = 1.0
+_LOOKS = 25
 
 
 @dataclass
@@ -130,9 +133,35 @@ class Callers:
             if self.is_kept(str(missing.run_id)):
                 world.broken.append(f"{actor.name} was told that {missing.run_id} does not exist")
 
+    async def watch(self, actor: Actor, process: Process, gap_seconds: float) -> None:
+        """Look at the run that is active again and again, until it has ended or for so many times: see its attempts."""
+        world = self.world
+        run_id, told = None, 0
+        for _ in range(_LOOKS):
+            await asyncio.sleep(world.rng.random() * gap_seconds)
+            run_id = run_id or world.truth.active()
+            if run_id is None:
+                continue
+            try:
+                job = await process.platform.runner.job(run_id)
+            except Unavailable:
+                continue
+            if job is None:
+                return
+            world.note(actor.name, f"=== {run_id} attempt {job.attempt}")
+            self.compare(actor.name, info(job))
+            if job.attempt < told and not world.truth.forgets:
+                world.broken.append(f"{actor.name} was told of attempt {told} of {run_id}, and then of {job.attempt}")
+            told = job.attempt
+            if job.ended and not job.remains:
+                return
+
     def compare(self, who: str, run: RunInfo) -> None:
-        """What is told of an end is the truth, and for ever."""
+        """What is told of an end, or of an attempt, is the truth, and for ever."""
         job = self.world.truth.last(run.run_id)
+        if job is not None and run.attempt > max(1, len(job.heads)) and not self.world.truth.forgets:
+            told = f"{who} was told of attempt {run.attempt} of {run.run_id}"
+            self.world.broken.append(f"{told}, which has had {len(job.heads)}")
         if job is None:
             self.world.broken.append(f"{who} was told of {run.run_id}, which never was")
         elif run.status.terminal and run.status is not job.end:

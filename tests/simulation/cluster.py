@@ -1,4 +1,4 @@
-"""A cluster: an API server, the Job controller, and a node whose heads start tasks, end, and are killed.
+"""A cluster: an API server, the Job controller, and a node whose heads start tasks and end.
 
 A head is Nextflow as far as the protocol can see it: it makes task pods (or Jobs) under the label that its
 configuration says, takes them away when it ends in order, keeps some that failed, and leaves them all when
@@ -14,10 +14,11 @@ from common.kube import objects
 from common.kube.transport import Object
 from tests.simulation.api_server import ApiServer, moment, owners
 from tests.simulation.job_controller import JobController
+from tests.simulation.job_rules import over
+from tests.simulation.node import Node, is_head
 from tests.simulation.virtual import now
 
 NAMESPACE = "default"
-_OVER = ("Succeeded", "Failed")
 _LABEL = re.compile(r'label: "([^"]+)", value: "([^"]+)"')
 _KIND = re.compile(r'computeResourceType = "(\w+)"')
 
@@ -28,7 +29,6 @@ class Cluster:
     Attributes:
         life_seconds: how long heads usually live; None: until `finish`.
         leftovers: how probable it is that a head leaves tasks behind.
-        starts: how long pods take to start, and end: one of these.
         runs_of: which run made a pod, whatever the pod's labels say.
     """
 
@@ -36,14 +36,13 @@ class Cluster:
         self._rng = rng
         self.life_seconds = life_seconds
         self.leftovers = leftovers
-        self.starts: tuple[float, ...] = (0.0, 0.1, 1.0)
-        self.ends: tuple[float, ...] = (0.02, 0.5, 3.0)
         self.server = ApiServer(now)
         self.runs_of: dict[str, str] = {}
         self._tasks = 0
         # First: who made a pod is known before anybody else hears of it.
         self.server.watchers.append(self._changed)
         self.controller = JobController(self.server, rng, NAMESPACE)
+        self.node = Node(self.server, rng, self.controller.pods, self)
 
     def pods(self, run_id: str) -> list[Object]:
         """The run's pods that run, or may: heads that have not ended, and every task's."""
@@ -64,48 +63,40 @@ class Cluster:
         self.server.update(path, {"status": {"conditions": [made], "succeeded": 1}})
         self.controller.catch_up(job["metadata"]["uid"])
         for pod in [pod for pod in self.pods(run_id) if is_head(pod)]:
-            self._end(pod["metadata"]["name"], 0 if condition == "Complete" else 1)
-
-    # The node.
+            self.node.end(pod["metadata"]["name"], 0 if condition == "Complete" else 1)
 
     def _changed(self, before: Object | None, after: Object | None) -> None:
-        if after is None or after["kind"] != "Pod":
-            return
-        metadata = after["metadata"]
-        name = metadata["name"]
-        loop = asyncio.get_running_loop()
-        if before is None:
-            labels = metadata.get("labels", {})
-            self.runs_of.setdefault(name, labels.get(objects.RUN_ID) or self._run_of_task_job(after))
-            loop.call_later(self._rng.choice(self.starts), self._start, name)
-        elif "deletionTimestamp" in metadata and "deletionTimestamp" not in before["metadata"]:
-            grace = metadata["deletionGracePeriodSeconds"]
-            takes = min(grace, self._rng.choice(self.ends))
-            loop.call_later(takes, self._ended_by_signal, name, takes < grace)
+        if before is None and after is not None and after["kind"] == "Pod":
+            metadata = after["metadata"]
+            run_id = metadata.get("labels", {}).get(objects.RUN_ID) or self._run_of_task_job(after)
+            self.runs_of.setdefault(metadata["name"], run_id)
 
     def _run_of_task_job(self, pod: Object) -> str:
         owner = pod["metadata"]["ownerReferences"][0]["name"]
         return self.runs_of[owner]
 
-    def _start(self, name: str) -> None:
-        pod = self._pod(name)
-        if pod is None or "deletionTimestamp" in pod["metadata"] or over(pod):
-            return
-        container = {"name": pod["spec"]["containers"][0]["name"], "state": {"running": {"startedAt": moment(now())}}}
-        self._update(name, {"phase": "Running", "containerStatuses": [container]})
-        loop = asyncio.get_running_loop()
-        if not is_head(pod):
-            loop.call_later(self._rng.choice([0.1, 1.0, 30.0]), self._end, name, self._rng.choice([0, 0, 1]))
-            return
-        if self.life_seconds is not None:
+    # What runs in the pods.
+
+    def begin(self, name: str) -> None:
+        """A task runs for a while; a head makes tasks."""
+        loop, pod = asyncio.get_running_loop(), self.node.pod(name)
+        if pod is None or not is_head(pod):
+            loop.call_later(self._rng.choice([0.1, 1.0, 30.0, 60.0]), self.node.end, name, self._rng.choice([0, 0, 1]))
+        elif self.life_seconds is not None:
             life = self._rng.choice([0.05, 0.5, 1.0, 2.0]) * self.life_seconds
             for _ in range(self._rng.choice([0, 0, 1, 2])):
                 loop.call_later(self._rng.random() * life, self._submit, name)
             loop.call_later(life, self._head_ends, name)
 
+    def asked_to_end(self, name: str) -> None:
+        """A head takes its tasks along, if all is well with it."""
+        pod = self.node.pod(name)
+        if pod is not None and is_head(pod) and self._rng.random() >= self.leftovers:
+            self._clean_up(name)
+
     def _submit(self, head: str) -> None:
         """A living head starts a task, as its configuration says."""
-        pod = self._pod(head)
+        pod = self.node.pod(head)
         if pod is None or over(pod):
             return
         config = pod["metadata"]["annotations"]["nextflow-controller/config"]
@@ -127,23 +118,14 @@ class Cluster:
             self.server.call("POST", self.controller.jobs, job)
 
     def _head_ends(self, name: str) -> None:
-        pod = self._pod(name)
-        if pod is not None and not over(pod) and "deletionTimestamp" not in pod["metadata"]:
-            if self._rng.random() < self.leftovers:
-                self._end(name, self._rng.choice([137, 1]))
-                return
-            self._clean_up(name)
-            self._end(name, self._rng.choice([0, 1]))
-
-    def _ended_by_signal(self, name: str, politely: bool) -> None:
-        pod = self._pod(name)
-        if pod is None:
+        pod = self.node.pod(name)
+        if pod is None or over(pod) or self.node.is_ending(name):
             return
-        if not over(pod):
-            if is_head(pod) and politely and self._rng.random() >= self.leftovers:
-                self._clean_up(name)
-            self._end(name, 143 if politely else 137)
-        self.server.remove(f"{self.controller.pods}/{name}")
+        if self._rng.random() < self.leftovers:
+            self.node.end(name, self._rng.choice([137, 1]))
+            return
+        self._clean_up(name)
+        self.node.end(name, self._rng.choice([0, 1]))
 
     def _clean_up(self, head: str) -> None:
         """What Nextflow does before it ends: its tasks are asked to end, which takes them some time."""
@@ -153,27 +135,3 @@ class Cluster:
                 name = task["metadata"]["name"]
                 if name.startswith("nf-") and self.runs_of[name] == run_id and not owners(task):
                     self.server.call("DELETE", f"{path}/{name}", {"propagationPolicy": "Background"})
-
-    def _end(self, name: str, code: int) -> None:
-        pod = self._pod(name)
-        if pod is None or over(pod):
-            return
-        container = {"name": pod["spec"]["containers"][0]["name"], "state": {"terminated": {"exitCode": code}}}
-        phase = "Failed" if code else "Succeeded"
-        self._update(name, {"phase": phase, "containerStatuses": [container]})
-
-    def _pod(self, name: str) -> Object | None:
-        return self.server.find(f"{self.controller.pods}/{name}")
-
-    def _update(self, name: str, status: Object) -> None:
-        self.server.update(f"{self.controller.pods}/{name}", {"status": status})
-
-
-def is_head(pod: Object) -> bool:
-    """Whether it is a head's pod."""
-    return bool(pod["metadata"].get("labels", {}).get(objects.ROLE) == objects.HEAD)
-
-
-def over(pod: Object) -> bool:
-    """Whether its containers have ended."""
-    return pod["status"]["phase"] in _OVER

@@ -24,6 +24,7 @@ from tests.simulation.world import Actor, Process, World, actor
 
 _T = TypeVar("_T")
 _HANG_SECONDS = 600.0  # far more than all delays of one caller together
+_ATTEMPTS_SECONDS = 300.0  # more than all attempts of a run and the times between them
 _STEPS = 2_500  # of which most are questions to Redis while somebody else's turn runs out
 
 
@@ -47,7 +48,7 @@ class History:
         """Disturbed callers, then calm: one fresh caller, and the comparison with the truth."""
         world, rng = self.world, self.world.rng
         meeting = world.weather.keyed == 1
-        self.horizon = rng.choice([0.05, 1.0, 0.05 if meeting else 8.0])
+        self.horizon = rng.choice([0.05, 1.0, *([0.05] if meeting else [8.0, 40.0])])
         processes = [world.process() for _ in range(rng.randint(1, 3))]
         disturber = asyncio.create_task(world.redis_weather(self.horizon + 5))
         for number in range(6 if meeting else rng.randint(2, 6)):
@@ -64,6 +65,8 @@ class History:
             self._spawn(processes, f"cancel{number}", self.callers.cancel, rng.random() < 0.2)
         for number in range(rng.choice([0, 2, 5])):
             self._spawn(processes, f"read{number}", self.callers.read, rng.choice(["active", "run", "history"]))
+        for number in range(rng.choice([1, 2] if world.weather.climate.taken else [0, 0, 1])):
+            self._spawn(processes, f"read{number}w", self.callers.watch, rng.choice([0.05, 1.0, 4.0]))
         living = [task for task in self.tasks if not task.done()]
         while living and world.time < _HANG_SECONDS:
             await asyncio.wait(living, timeout=5)
@@ -142,12 +145,18 @@ class History:
                 world.broken.append(f"{caller.name} took {caller.calls} steps")
             if not claimed.attached:
                 self.callers.accept(caller, claimed.run, "main")
-            while world.truth.last(claimed.run.run_id).live:  # type: ignore[union-attr] # it has just been told of
-                await asyncio.sleep(1)
+            await self._until_over(claimed.run.run_id)
             await asyncio.sleep(FRESH_SECONDS)  # so long a record may go on to say that it is active
             if not claimed.attached:
                 return
         raise Trouble("stuck: a fresh caller does not get the slot")
+
+    async def _until_over(self, run_id: str) -> None:
+        """Wait for a run's end; or so long that the next caller has to give it up, as no head of it comes."""
+        world, patience = self.world, self.world.settings.start_deadline_seconds + _ATTEMPTS_SECONDS
+        job, begin = world.truth.last(run_id), world.time
+        while job is not None and job.live and world.time < begin + patience:
+            await asyncio.sleep(1)
 
     async def _nothing_is_left(self) -> None:
         """Once run or cancel have come by, there are only the Jobs of ended runs and their ended heads."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from common import cancel, claim, jobs, look, settle
-from common.kube import head, objects, reading
+from common.kube import head, objects, prepare, reading
 from common.kube.runner import KubernetesRunner
 
 _VERSION = '"resourceVersion": version, '
@@ -19,19 +19,21 @@ class Mutant:
 
     Attributes:
         found: a seed whose history shows it; after a change to the histories it is searched for anew.
+        breaks: some words of what it breaks, where it is known to break more than that.
     """
 
     found: int
     code: dict[Callable[..., object], dict[str, str]] = field(default_factory=dict)
     scripts: dict[str, dict[str, str]] = field(default_factory=dict)
+    breaks: str = ""
 
 
 MUTANTS = {
     # The protocol's parts, one by one.
-    "no fence": Mutant(1, {claim._Admission._take: {"await self._runner.write_lease(free, own.holder)": "pass"}}),
-    "a Job is created launched": Mutant(2, {head.job: {'"parallelism": 0': '"parallelism": 1'}}),
+    "no fence": Mutant(0, {claim._Admission._take: {"await self._runner.write_lease(free, own.holder)": "pass"}}),
+    "a Job is created launched": Mutant(4, {head.job: {'"parallelism": 0': '"parallelism": 1'}}),
     "a sealed Job is launched": Mutant(
-        7,
+        35,
         {
             claim._Admission._launched: {"if current.inert": "if not current.launched"},
             settle.settle: {"if not job.ended:": "if not job.condition:"},
@@ -39,7 +41,7 @@ MUTANTS = {
         },
     ),
     "an inert Job is cancelled without a seal": Mutant(
-        7,
+        2,
         {
             cancel._Attempt.round: {
                 "await (runner.seal if job.inert else runner.stop)(job, self._mark)": "__import__('dataclasses')."
@@ -48,7 +50,7 @@ MUTANTS = {
         },
     ),
     "a UID is not looked at": Mutant(
-        3881,
+        1347,
         {
             look.sight: {"and job.uid == lease.holder.uid ": ""},
             claim._Admission._launched: {
@@ -63,7 +65,7 @@ MUTANTS = {
         },
     ),
     "the slot is given away after a time": Mutant(
-        1,
+        5,
         {
             settle.settle: {
                 "if not job.ended:": "if not job.ended and "
@@ -71,9 +73,9 @@ MUTANTS = {
             }
         },
     ),
-    "the Lease is emptied while pods are left": Mutant(19, {settle.settle: {"if left:": "if False:"}}),
+    "the Lease is emptied while pods are left": Mutant(1, {settle.settle: {"if left:": "if False:"}}),
     "a Job that is about to fail has ended": Mutant(
-        2,
+        21,
         {
             reading._condition: {'("Complete", "Failed")': '("Complete", "Failed", "FailureTarget")'},
             jobs.end_state: {'job.condition == "Failed"': 'job.condition != "Complete"'},
@@ -81,29 +83,29 @@ MUTANTS = {
     ),
     # A condition on each write.
     "the Lease is taken at whatever version it has": Mutant(
-        87, {claim._Admission._take: {"write_lease(free,": "write_lease(await self._runner.lease(),"}}
+        13, {claim._Admission._take: {"write_lease(free,": "write_lease(await self._runner.lease(),"}}
     ),
     "the Lease is emptied at whatever version it has": Mutant(
-        190, {settle.settle: {"write_lease(seen.lease,": "write_lease(await platform.runner.lease(),"}}
+        2, {settle.settle: {"write_lease(seen.lease,": "write_lease(await platform.runner.lease(),"}}
     ),
-    "a launch is not conditional": Mutant(52, {objects.launch: {_VERSION: ""}}),
-    "a seal is not conditional": Mutant(194, {objects.seal: {_VERSION: ""}}),
-    "a stop is not conditional": Mutant(17, {objects.stop: {_VERSION: ""}}),
-    "a delete is not conditional": Mutant(16, {KubernetesRunner.delete: {'{"preconditions": conditions, ': "{"}}),
+    "a launch is not conditional": Mutant(407, {objects.launch: {_VERSION: ""}}),
+    "a seal is not conditional": Mutant(89, {objects.seal: {_VERSION: ""}}),
+    "a stop is not conditional": Mutant(111, {objects.stop: {_VERSION: ""}}),
+    "a delete is not conditional": Mutant(5, {KubernetesRunner.delete: {'{"preconditions": conditions, ': "{"}}),
     # Order, and who may do what.
-    "the Lease is emptied while the run goes on": Mutant(1, {settle.settle: {"if not job.ended:": "if False:"}}),
+    "the Lease is emptied while the run goes on": Mutant(6, {settle.settle: {"if not job.ended:": "if False:"}}),
     "a refused caller deletes its Job, launched or not": Mutant(
-        59,
+        26,
         {
             claim._Admission._withdraw: {"if not current.inert:": "if False:"},
             KubernetesRunner.delete: {"if not read.inert and not read.ended:": "if False:"},
         },
     ),
     "a refused caller does not look after its Job": Mutant(
-        58, {claim._Admission._withdraw: {"if self._own is None or not self._sent:": "if True:"}}
+        24, {claim._Admission._withdraw: {"if self._own is None or not self._sent:": "if True:"}}
     ),
     "nobody compares the requests of one key": Mutant(
-        15, {claim._same_request: {"fingerprint != record.fingerprint": "False"}}
+        2, {claim._same_request: {"fingerprint != record.fingerprint": "False"}}
     ),
     "what does not tell enough is believed when Redis goes away": Mutant(
         1653,
@@ -115,14 +117,14 @@ MUTANTS = {
         },
     ),
     "cancelled is told while pods are left": Mutant(
-        19, {jobs.state: {"job.mark is not None and job.remains": "False"}, settle.settle: {"if left:": "if False:"}}
+        1, {jobs.state: {"job.mark is not None and job.remains": "False"}, settle.settle: {"if left:": "if False:"}}
     ),
-    "a cancel that was done is refused": Mutant(2, {cancel.cancel: {"not attempt.sent and ": ""}}),
+    "a cancel that was done is refused": Mutant(15, {cancel.cancel: {"not attempt.sent and ": ""}}),
     "a cancel forgets a run that is not retained": Mutant(
         22927, {cancel._Attempt._retained: {"if self._target is None:": "if True:"}}
     ),
     "the end is read before the Lease": Mutant(
-        871,
+        209,
         {
             look.sight: {
                 "lease = await runner.lease()": "lease = await runner.lease(); holder = lease.holder",
@@ -131,7 +133,7 @@ MUTANTS = {
             }
         },
     ),
-    "inert Jobs are never deleted": Mutant(14, {settle.tidy: {", *forgotten": ""}}),
+    "inert Jobs are never deleted": Mutant(29, {settle.tidy: {", *forgotten": ""}}),
     "a Job's pods outlive it": Mutant(1, {KubernetesRunner.delete: {', "propagationPolicy": "Background"': ""}}),
     "tasks are not swept": Mutant(1, {KubernetesRunner.sweep: {"or not job.remains": "or True"}}),
     "tasks do not tell whose they are": Mutant(1, {head._kubernetes: {"label: {json.dumps(RUN_ID)}": "label: 'x'"}}),
@@ -143,9 +145,45 @@ MUTANTS = {
             }
         },
     ),
+    # Attempts. That a head is counted in the moment between its end and its number is shown in test_kube_reading.
+    "an attempt begins with the tasks of the last": Mutant(
+        6, {prepare.end_tasks: {"left = await find(api, collections, run_id)": "left = []"}}
+    ),
+    "an attempt begins before the tasks of the last are gone": Mutant(
+        6, {prepare.end_tasks: {"if not left:": "if True:"}}
+    ),
+    # The API server lets nobody have the one without the other.
+    "a head is replaced while it ends": Mutant(
+        2,
+        {head.job: {'"podReplacementPolicy": "Failed",': "", '"podFailurePolicy": {"rules": _failures(pod)},': ""}},
+        breaks="two heads at a time",
+    ),
+    "a head that is taken does not count": Mutant(
+        0, {head._failures: {'"action": "Count"': '"action": "Ignore"'}}, breaks="a head too many"
+    ),
+    "a run that has failed is executed again": Mutant(
+        0, {head._failures: {"return [taken, *(": "return [taken] or [*("}}, breaks="executed again"
+    ),
+    "only the first head is awaited": Mutant(
+        113,
+        {reading._awaited_since: {"newest = next(iter(heads), None)": "newest = None"}},
+        breaks="does not get the slot",
+    ),
+    "attempts are counted without their pods": Mutant(
+        106,
+        {
+            reading.job: {
+                "max(1, _made(status), *map(attempt, heads))": "max(1, sum(status.get(key) or 0 "
+                'for key in ("failed", "active")))'
+            }
+        },
+    ),
+    "a head that is to end counts twice": Mutant(
+        54, {reading._made: {'if status.get("conditions")': "if False"}}, breaks="which has had"
+    ),
     # Redis. That a record never goes back, that the slot has no expiry, and that a look from before a change (or a
     # flush) is not written over it, is shown in test_store and test_lock: readers look at the cluster again before
     # any of it is told.
-    "a stale slot is trusted": Mutant(1, scripts={"ask": {"now - seen < fresh": "fresh > 0"}}),
+    "a stale slot is trusted": Mutant(3, scripts={"ask": {"now - seen < fresh": "fresh > 0"}}),
     "the turn to look never ends": Mutant(0, scripts={"ask": {"look > now and look <= now + ARGV[3]": "look > 0"}}),
 }

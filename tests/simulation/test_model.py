@@ -13,6 +13,7 @@ from common.models import RunRecord
 from tests.simulation import virtual
 from tests.simulation.api_server import ApiServer, selector
 from tests.simulation.cluster import Cluster
+from tests.simulation.job_rules import failures
 from tests.simulation.words import describe
 from tests.unit import samples
 from tests.unit.test_kube_objects import SETTINGS
@@ -28,7 +29,8 @@ def lived(story: Callable[[Cluster], Awaitable[None]], life_seconds: float | Non
 
     async def main() -> None:
         cluster = Cluster(random.Random("model"), life_seconds, 0.0)
-        cluster.controller.delays, cluster.starts, cluster.ends = (0.0,), (0.0,), (0.5,)
+        cluster.controller.delays, cluster.controller.pauses = (0.0,), (0.0,)
+        cluster.node.starts, cluster.node.ends = (0.0,), (0.5,)
         await story(cluster)
 
     virtual.run(main())
@@ -80,10 +82,10 @@ def test_an_inert_job_changes_once_by_itself() -> None:
         found = cluster.server.call("GET", f"{JOBS}/{RECORD.run_id}").body
         assert found["status"] == {
             "startTime": "2030-01-01T00:00:00Z",
-            "active": 0,
             "ready": 0,
-            "succeeded": 0,
-            "failed": 0,
+            "terminating": 0,
+            "failedIndexes": "",
+            "uncountedTerminatedPods": {},
         }
         assert found["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"]
         assert phases(cluster) == []
@@ -119,6 +121,68 @@ def test_a_deadline_ends_a_job_only_when_its_pod_is_gone() -> None:
         assert (phases(cluster), conditions(cluster)) == (["Running"], ["FailureTarget"])
         await asyncio.sleep(0.5)
         assert (phases(cluster), conditions(cluster)) == ([], ["FailureTarget", "Failed"])
+
+    lived(story, life_seconds=None)
+
+
+def only_pod(cluster: Cluster) -> Object:
+    """The only pod there is."""
+    (pod,) = cluster.server.objects(PODS)
+    return pod
+
+
+def test_a_head_that_is_evicted_is_replaced_so_often() -> None:
+    """After a back-off that doubles, each with its number; meanwhile the last one is held, and then let go of."""
+
+    async def story(cluster: Cluster) -> None:
+        cluster.server.call("POST", JOBS, a_job(parallelism=1, backoffLimitPerIndex=2))
+        for before, between in ((0, 10), (1, 20)):
+            await asyncio.sleep(2)
+            pod = only_pod(cluster)
+            assert (pod["status"]["phase"], failures(pod)) == ("Running", before)
+            cluster.server.call("POST", f"{PODS}/{pod['metadata']['name']}/eviction", {})
+            await asyncio.sleep(between - 1)
+            held = only_pod(cluster)
+            assert (held["metadata"]["name"], held["status"]["phase"]) == (pod["metadata"]["name"], "Failed")
+            await asyncio.sleep(2)
+        cluster.server.call("POST", f"{PODS}/{only_pod(cluster)['metadata']['name']}/eviction", {})
+        await asyncio.sleep(60)
+        assert (phases(cluster), conditions(cluster)) == ([], ["FailureTarget", "Failed"])
+        job = cluster.server.call("GET", f"{JOBS}/{RECORD.run_id}").body
+        assert (job["status"]["failed"], job["status"]["failedIndexes"]) == (3, "0")
+
+    lived(story, life_seconds=None)
+
+
+@pytest.mark.parametrize(("code", "left"), [(0, ["Succeeded"]), (3, ["Failed"])])
+def test_a_head_that_ends_by_itself_is_not_replaced(code: int, left: list[str]) -> None:
+    """However it ends, and though it might be."""
+
+    async def story(cluster: Cluster) -> None:
+        cluster.server.call("POST", JOBS, a_job(parallelism=1, backoffLimitPerIndex=2))
+        await asyncio.sleep(1)
+        cluster.node.end(only_pod(cluster)["metadata"]["name"], code)
+        await asyncio.sleep(60)
+        assert phases(cluster) == left
+
+    lived(story, life_seconds=None)
+
+
+def test_a_head_whose_node_is_away_is_replaced_when_it_is_back() -> None:
+    """What it does meanwhile is done, and told when the node is back."""
+
+    async def story(cluster: Cluster) -> None:
+        cluster.server.call("POST", JOBS, a_job(parallelism=1, backoffLimitPerIndex=2))
+        await asyncio.sleep(1)
+        name = only_pod(cluster)["metadata"]["name"]
+        cluster.node._lose(name)
+        await asyncio.sleep(12)
+        assert phases(cluster) == ["Running"]
+        cluster.node.end(name, 0)
+        await asyncio.sleep(1)
+        assert phases(cluster) == ["Running"]
+        await asyncio.sleep(5)
+        assert conditions(cluster) == ["SuccessCriteriaMet", "Complete"]
 
     lived(story, life_seconds=None)
 

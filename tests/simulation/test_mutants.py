@@ -24,8 +24,9 @@ def _killed_by(mutant: Mutant) -> int | None:
     for seed in (mutant.found, *range(_SEEDS)):
         try:
             play(seed, store, scripts)
-        except Trouble:
-            return seed
+        except Trouble as trouble:
+            if mutant.breaks in str(trouble):
+                return seed
     return None
 
 

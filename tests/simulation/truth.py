@@ -6,16 +6,19 @@ its head made.
 
 import asyncio
 import json
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from common.kube import objects
 from common.kube.transport import Object
 from common.phases import State
-from tests.simulation.cluster import Cluster, is_head
+from tests.simulation.api_server import owners
+from tests.simulation.cluster import Cluster
+from tests.simulation.job_rules import failures, over
+from tests.simulation.node import is_head
 
 _NO_TIME = -1e9
+_DEADLINE_SECONDS = 1.0  # which a Job is given that is to end at once
 
 
 @dataclass(eq=False)
@@ -25,7 +28,10 @@ class Run:
     Attributes:
         record: the run's own, as it was accepted.
         marked_by, given_up: who marked it, and whether for a reason of the controller's.
+        marked_at: when that was.
+        failing: whether the Job controller has said that it is going to fail.
         ended_at: when it was first sealed or stopped.
+        heads: its heads as they last were, in order.
         remains: how many of its pods, and of its tasks' Jobs, there are now; but no head that has ended.
         gone: whether it was deleted.
     """
@@ -38,8 +44,11 @@ class Run:
     sealed: bool = False
     marked_by: str | None = None
     given_up: bool = False
+    marked_at: float | None = None
+    failing: bool = False
     condition: str | None = None
     ended_at: float | None = None
+    heads: dict[str, Object] = field(default_factory=dict)
     remains: int = 0
     gone: bool = False
 
@@ -75,12 +84,13 @@ class Truth:
         forgets: whether retention is so short that a key's run may be started anew.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, max_attempts: int) -> None:
         self._cluster = cluster
+        self._max_attempts = max_attempts
         self._uids: dict[str, Run] = {}
         self._named: dict[str, Run] = {}
         self._holder = ""
-        self._heads: Counter[str] = Counter()
+        self._heads: dict[str, Run] = {}
         self._parts: dict[str, set[tuple[str, str]]] = {}
         self.broken: list[str] = []
         self.forgets = False
@@ -88,6 +98,7 @@ class Truth:
         self.ever: list[Run] = []
         self.moments: list[tuple[float, str | None]] = [(_NO_TIME, None)]
         cluster.server.watchers.append(self._changed)
+        cluster.node.started.append(self._see_start)
 
     def last(self, run_id: str) -> Run | None:
         """The latest Job of this name, gone or not."""
@@ -157,7 +168,10 @@ class Truth:
             self._break(f"{run.run_id} is launched, and sealed")
         mark = json.loads(annotations.get(objects.CANCEL, "{}"))
         run.marked_by, run.given_up = mark.get("requested_by"), mark.get("reason") is not None
+        if run.marked_by is not None and run.marked_at is None:
+            run.marked_at = asyncio.get_running_loop().time()
         conditions = found["status"].get("conditions", [])
+        run.failing = any(one["type"] == "FailureTarget" for one in conditions)
         run.condition = next((one["type"] for one in conditions if one["type"] in ("Complete", "Failed")), None)
         if run.ended and run.ended_at is None:
             run.ended_at = asyncio.get_running_loop().time()
@@ -170,11 +184,9 @@ class Truth:
         run_id = self._cluster.runs_of[name]
         there = self._parts.setdefault(run_id, set())
         run = self._named.get(run_id)
-        if before is None and is_head(part):
-            self._heads[run_id] += 1
-            if self._heads[run_id] > 1 and not self.forgets:
-                self._break(f"{run_id} was executed {self._heads[run_id]} times")
-        if after is None or (is_head(after) and after["status"]["phase"] in ("Succeeded", "Failed")):
+        if is_head(part):
+            self._see_head(part, new=before is None)
+        if after is None or (is_head(after) and over(after)):
             there.discard((kind, name))
         elif before is None:
             if run is not None and run.ended and not there:
@@ -186,6 +198,48 @@ class Truth:
         if len(alive) > 1:
             self._break(f"pods of two runs at once: {alive}")
 
+    def _see_head(self, pod: Object, *, new: bool) -> None:
+        """One replaces another that was lost and is gone; so often and not more, and not once its run is to end."""
+        name = pod["metadata"]["name"]
+        run = self._heads.get(name) or self._uids[owners(pod)[0]]  # one that is orphaned has no owner any more
+        self._heads[name] = run
+        earlier = list(run.heads.values())
+        run.heads[name] = pod
+        if not new:
+            return
+        run_id, number = run.run_id, len(run.heads)
+        executed = [other for other in self.ever if other.run_id == run_id and other.heads]
+        others = [head for other in executed for head in other.heads.values() if head is not pod]
+        if len(executed) > 1 and not self.forgets:
+            self._break(f"{run_id} was executed by {len(executed)} Jobs")
+        if number > self._max_attempts:
+            self._break(f"{run_id} has a head too many: {number}")
+        if failures(pod) != number - 1:
+            self._break(f"{run_id} has head {number}, which is told to be number {failures(pod) + 1}")
+        if any(not over(head) and self._is_there(head) for head in others):
+            self._break(f"{run_id} has two heads at a time")
+        if earlier and over(earlier[-1]) and not _lost(earlier[-1]):
+            self._break(f"{run_id} has ended by itself, and is executed again")
+        late = max(self._cluster.controller.delays) + _DEADLINE_SECONDS
+        if run.failing or (run.marked_at is not None and asyncio.get_running_loop().time() > run.marked_at + late):
+            self._break(f"{run_id} is to end, and has another head")
+
+    def _is_there(self, pod: Object) -> bool:
+        return self._cluster.node.pod(pod["metadata"]["name"]) is not None
+
+    def _see_start(self, pod: Object) -> None:
+        """Nextflow is started: of what its run has there is nothing but its own pod."""
+        name = pod["metadata"]["name"]
+        if left := sorted(part for _, part in self._parts[self._cluster.runs_of[name]] if part != name):
+            self._break(f"{name} is started while there are {left}")
+
     def _break(self, what: str) -> None:
         if what not in self.broken:
             self.broken.append(what)
+
+
+def _lost(head: Object) -> bool:
+    """Whether a head that is over has not ended by itself."""
+    status = head["status"]
+    taken = any(one["type"] == objects.DISRUPTED for one in status.get("conditions", []))
+    return status["phase"] == "Failed" and (taken or not status.get("containerStatuses"))

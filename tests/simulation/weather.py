@@ -17,6 +17,9 @@ class Climate:
         controller: how late the Job controller learns of a change: one of these, in seconds.
         max_runs, ttl_seconds: the history's bounds.
         page: how many objects are listed at once.
+        max_attempts: how many heads a run may have.
+        taken: how probable it is that a head is taken from its node.
+        unready: how probable it is that one does not come up, for each reason that there is.
     """
 
     life_seconds: float | None = 3.0
@@ -27,6 +30,9 @@ class Climate:
     start_deadline_seconds: float = 900
     task_resource: Literal["Pod", "Job"] = "Pod"
     page: int = 500
+    max_attempts: int = 3
+    taken: float = 0.0
+    unready: float = 0.0
 
     @property
     def forgets(self) -> bool:
@@ -45,6 +51,9 @@ class Climate:
             start_deadline_seconds=rng.choice([900, 900, 1]),
             task_resource=rng.choice(["Pod", "Job"]),
             page=rng.choice([500, 500, 1]),
+            max_attempts=rng.choice([3, 3, 2, 1]),
+            taken=rng.choice([0.0, 0.0, 0.5, 0.9]),
+            unready=rng.choice([0.0, 0.0, 0.1]),
         )
 
 

@@ -21,13 +21,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from common.connection import Connection
+from common.kube import prepare
 from common.kube.runner import KubernetesRunner
 from common.kube.transport import Api, Object
 from common.platform import Platform
 from common.settings import Settings
 from tests.simulation import virtual
 from tests.simulation.api_server import Answer
-from tests.simulation.cluster import Cluster, is_head, over
+from tests.simulation.cluster import Cluster
+from tests.simulation.job_rules import over
+from tests.simulation.node import is_head
 from tests.simulation.redis_client import Client
 from tests.simulation.truth import Truth
 from tests.simulation.weather import Weather
@@ -57,13 +60,19 @@ class Actor:
 
 
 actor: ContextVar[Actor] = ContextVar("actor")
+_preparing: ContextVar["Process"] = ContextVar("preparing")
 
 
 @dataclass(eq=False)
 class Process:
-    """A replica of the functions: dies as a whole."""
+    """A replica of the functions, or what prepares a head: dies as a whole.
+
+    Attributes:
+        killed: is told when it does.
+    """
 
     name: str
+    killed: Callable[[], None] = lambda: None
     dead: bool = False
     platform: Platform = field(init=False)
 
@@ -85,8 +94,12 @@ class World:
         self.weather = Weather.draw(self.rng) if weather is None else weather
         climate = self.weather.climate
         self.cluster = Cluster(self.rng, climate.life_seconds, climate.leftovers)
-        self.cluster.controller.delays = climate.controller
-        self.truth = Truth(self.cluster)
+        self.cluster.controller.delays, self.cluster.controller.refuses = climate.controller, climate.unready
+        node = self.cluster.node
+        node.taken, node.refused, node.stuck = climate.taken, climate.unready, climate.unready
+        node.reach_seconds = climate.life_seconds or node.reach_seconds
+        node.prepare = self._prepare
+        self.truth = Truth(self.cluster, climate.max_attempts)
         self.truth.forgets = climate.forgets
         self.cluster.server.watchers.append(self._watch)
         self.store = store
@@ -106,6 +119,9 @@ class World:
             history_ttl_seconds=climate.ttl_seconds,
             start_deadline_seconds=climate.start_deadline_seconds,
             task_resource=climate.task_resource,
+            controller_image="functions:1",
+            work_claim="work",
+            max_attempts=climate.max_attempts,
         )
         self.runner = KubernetesRunner(self.settings, _Direct(self.cluster))
         self._trace: list[tuple[float, str, str, Any]] = []
@@ -141,8 +157,10 @@ class World:
         return asyncio.get_running_loop().time()
 
     def calm(self) -> None:
-        """From now on nothing goes wrong on anybody's way."""
+        """From now on nothing goes wrong on anybody's way, and heads come up, though they may still be taken."""
         self.weather = Weather(climate=self.weather.climate)
+        node, controller = self.cluster.node, self.cluster.controller
+        node.refused = node.stuck = controller.refuses = 0.0
 
     def end(self) -> None:
         """Let everybody go."""
@@ -185,6 +203,13 @@ class World:
     def _watch(self, before: Object | None, after: Object | None) -> None:
         self.note("cluster", "changed" if after is not None else "gone", after or before)
 
+    async def _prepare(self, pod: Object) -> None:
+        """What a pod does before its head is started, with trouble of its own."""
+        name = pod["metadata"]["name"]
+        _preparing.set(Process(f"pod {name}", killed=lambda: self.cluster.node.end(name, 137)))
+        actor.set(Actor("prepares"))
+        await prepare._end_earlier(self.settings, self.cluster.runs_of[name])
+
     # Steps.
 
     async def pause(self, process: Process) -> None:
@@ -195,6 +220,7 @@ class World:
         if not process.dead and rng.random() < weather.kill:
             self.note(process.name, "*** killed")
             process.dead = True
+            process.killed()
         if process.dead:
             await asyncio.Future()
         seconds = rng.random() * weather.step_seconds
@@ -319,7 +345,8 @@ class World:
             for module in ("claim", "cancel", "settle", "store", "kube.runner"):
                 stack.enter_context(patch(f"common.{module}.datetime", virtual.Datetime))
             stack.enter_context(patch("common.claim.new_run_id", self.run_id))
-            stack.enter_context(patch("common.kube.runner._PAGE", str(self.weather.climate.page)))
+            stack.enter_context(patch("common.kube.transport._PAGE", str(self.weather.climate.page)))
+            stack.enter_context(patch("common.kube.prepare.Api", lambda: _Disturbed(self, _preparing.get())))
             stack.enter_context(patch("asyncio.to_thread", _here))
             yield
 

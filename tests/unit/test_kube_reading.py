@@ -224,6 +224,26 @@ def test_who_is_awaited(found: dict[str, Any], pods: list[dict[str, Any]], await
     assert read(found, *pods).awaited_since == (LAUNCHED if awaited else None)
 
 
+@pytest.mark.parametrize(
+    ("status", "attempt"),
+    [
+        ({}, 1),
+        ({"active": 1}, 1),
+        ({"failed": 1, "active": 1}, 2),
+        ({"failed": 1, "terminating": 1}, 2),
+        # The last of three has ended: its predecessor, too, is yet to be counted by number.
+        ({"failed": 1, "uncountedTerminatedPods": {"failed": ["uid-2", "uid-3"]}}, 3),
+        # A head that is asked to end is among the failed before it has done so.
+        ({"conditions": [condition("FailureTarget")], "failed": 1, "terminating": 1}, 1),
+        ({"conditions": [condition("Failed")], "failed": 3}, 3),
+        ({"conditions": [condition("Complete")], "failed": 1, "succeeded": 1}, 2),
+    ],
+)
+def test_heads_are_counted_without_their_pods(status: dict[str, Any], attempt: int) -> None:
+    """Once each, in every state that the Job controller was seen to write."""
+    assert read(a_job(LAUNCH, **status)).attempt == attempt
+
+
 def an_event(kind: str, at: str, message: str) -> dict[str, Any]:
     """A warning of the cluster's."""
     return {"involvedObject": {"kind": kind}, "lastTimestamp": at, "message": message}
@@ -296,6 +316,12 @@ TAKEN_AT = "2030-01-02T03:06:00Z"
         ({"failed": 1, "active": 1}, [a_head(2, running={})], State.RUNNING, 2, None),
         ({"failed": 1, "terminating": 1}, [a_head(2, running={})], State.RUNNING, 2, None),
         ({"failed": 1, "terminating": 0}, [a_head(2, taken_at=TAKEN_AT)], State.STARTING, 2, TAKEN_AT),
+        # Its kubelet has put it out while it was prepared.
+        (
+            {"failed": 1, "terminating": 0},
+            [a_head(2) | {"status": {"phase": "Failed", "reason": "Evicted"}}],
+            *(State.STARTING, 2, "2030-01-02T03:04:10Z"),
+        ),
         # It has ended by itself, and the Job controller has not told it yet.
         ({"failed": 1}, [a_head(2, terminated={"exitCode": 0})], State.RUNNING, 2, None),
         ({"failed": 1, "succeeded": 1, "conditions": [condition("Complete")]}, [], State.SUCCEEDED, 2, None),

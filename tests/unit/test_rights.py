@@ -11,6 +11,7 @@ import pytest
 import yaml  # type: ignore[import-untyped] # comes without types
 
 from common import cancel, claim, look
+from common.kube import prepare
 from functions.server import FUNCTIONS
 from tests.simulation.history import play
 from tests.simulation.redis_model import RedisModel
@@ -49,7 +50,7 @@ def granted() -> dict[str, Rights]:
 @pytest.fixture(scope="module")
 def called() -> dict[str, Rights]:
     """What each function was seen to call: starts, cancels and readers, with everything that can go wrong."""
-    found: dict[str, Rights] = {function: defaultdict(set) for function in _CALLS}
+    found: dict[str, Rights] = {who: defaultdict(set) for who in (*_CALLS, "head")}
     asking: ContextVar[str | None] = ContextVar("asking", default=None)
 
     def labelled(function: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -76,6 +77,7 @@ def called() -> dict[str, Rights]:
         patch.setattr(World, "api_step", recorded)
         for function, (module, name) in _CALLS.items():
             patch.setattr(module, name, labelled(function, getattr(module, name)))
+        patch.setattr(prepare, "_end_earlier", labelled("head", prepare._end_earlier))
         store = RedisModel()
         for seed in range(_MOST):
             if seed >= _LEAST and not _unused(found):
@@ -97,6 +99,15 @@ def test_every_function_has_its_rights() -> None:
 def test_a_function_may_do_what_it_calls(function: str, called: dict[str, Rights]) -> None:
     """Not a verb less, and not one more."""
     assert granted()[function] == called[function]
+
+
+def test_a_head_may_end_what_the_last_one_left(called: dict[str, Rights]) -> None:
+    """Its Role is for Nextflow; what prepares a later attempt calls nothing that is not in it."""
+    role = (_CHART / "templates" / "runs-role.yaml").read_text().partition("---")[0]
+    rules = yaml.safe_load("\n".join(line for line in role.splitlines() if "{{" not in line))["rules"]
+    allowed = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
+    assert called["head"].keys() == {"pods", "jobs"}
+    assert {kind: verbs - allowed[kind] for kind, verbs in called["head"].items()} == {"pods": set(), "jobs": set()}
 
 
 def test_a_stream_reads_as_status_does_and_the_log_besides() -> None:

@@ -21,7 +21,8 @@ from common.kube.transport import Api, Object
 from common.settings import Settings
 from tests.cluster.place import IMAGES, namespace
 from tests.simulation.api_server import Answer
-from tests.simulation.cluster import NAMESPACE, Cluster, over
+from tests.simulation.cluster import NAMESPACE, Cluster
+from tests.simulation.job_rules import failures, over
 from tests.unit import samples
 
 pytestmark = [
@@ -40,15 +41,15 @@ _SCRIPT = re.compile(r"sleep (\S+); exit (\d+)")
 Seen = dict[str, Any]
 
 
-class _Node(Cluster):
+class _Scripted(Cluster):
     """A model whose pods do what their scripts say."""
 
-    def _start(self, name: str) -> None:
-        super()._start(name)
-        pod = self.server.find(f"{self.controller.pods}/{name}")
-        if pod is not None and not over(pod):
+    def begin(self, name: str) -> None:
+        super().begin(name)
+        pod = self.node.pod(name)
+        if pod is not None:
             _, (seconds, code) = _SCRIPT.findall(pod["spec"]["containers"][0]["command"][-1])
-            asyncio.get_running_loop().call_later(float(seconds), self._end, name, int(code))
+            asyncio.get_running_loop().call_later(float(seconds), self.node.end, name, int(code))
 
 
 class Side:
@@ -111,7 +112,17 @@ class Side:
         }
 
 
-_SHOWN = ("parallelism", "completions", "suspend", "backoffLimit", "activeDeadlineSeconds", "holderIdentity")
+_SHOWN = (
+    "parallelism",
+    "completions",
+    "completionMode",
+    "suspend",
+    "backoffLimit",
+    "backoffLimitPerIndex",
+    "podReplacementPolicy",
+    "activeDeadlineSeconds",
+    "holderIdentity",
+)
 
 
 @pytest.fixture
@@ -131,11 +142,11 @@ async def real() -> AsyncIterator[Side]:
 @pytest.fixture
 async def model() -> Side:
     """The model, in the same time as the real one."""
-    node = _Node(random.Random("beside the real one"), life_seconds=None)
-    node.controller.delays, node.ends = (0.01, 0.1), (1.0,)
+    cluster = _Scripted(random.Random("beside the real one"), life_seconds=None)
+    cluster.controller.delays, cluster.node.ends = (0.01, 0.1), (1.0,)
 
     async def send(method: str, path: str, body: Object | None, query: dict[str, str]) -> Answer:
-        return node.server.call(method, path, body, query)
+        return cluster.server.call(method, path, body, query)
 
     return Side(NAMESPACE, send)
 
@@ -145,11 +156,11 @@ _NAME = samples.RUN_ID
 
 
 def a_job(script: str = "sleep 0; exit 0", **changes: Any) -> Object:
-    """The library's own Job, inert, whose head runs a script that dies at SIGTERM only after a second."""
+    """The library's own Job, inert, whose head runs a script that dies at SIGTERM only after two seconds."""
     settings = Settings(head_image=IMAGES["head"], cancel_grace_seconds=5)
     made = head.job(samples.record(), settings, "owner/name")
     made["spec"] |= changes
-    trap = f"trap 'sleep 1; exit 143' TERM; {{ {script}; }} & wait $!"
+    trap = f"trap 'sleep 2; exit 143' TERM; {{ {script}; }} & wait $!"
     made["spec"]["template"]["spec"]["containers"][0]["command"] = ["bash", "-c", trap]
     return made
 
@@ -194,6 +205,7 @@ async def inert(side: Side) -> None:
     await side.call("PATCH", "jobs", _NAME, {"metadata": {"resourceVersion": version(read)}})  # changes nothing
     await side.call("PATCH", "jobs", _NAME, {"spec": {"parallelism": -1}})
     await side.call("PATCH", "jobs", _NAME, {"spec": {"completions": 2}})
+    await side.call("PATCH", "jobs", _NAME, {"spec": {"backoffLimitPerIndex": 5}})
     await side.call("PATCH", "jobs", _NAME, {"spec": {"template": {"spec": {"restartPolicy": "OnFailure"}}}})
     await side.call("PATCH", "jobs", _NAME, objects.seal(version(read), samples.MARK, None))
     await side.call("PATCH", "jobs", _NAME, objects.launch(version(read), datetime.now(UTC)))
@@ -246,9 +258,7 @@ async def succeeded(side: Side) -> None:
     await _launched(side, "sleep 1; exit 0")
     seen = await side.until("jobs", _NAME, _ended)
     await _let_go(side)
-    status = (seen[-1] or {})["status"]
-    counts = {key: status.get(key, 0) for key in ("active", "succeeded", "failed")}
-    side.notes.append({"conditions": _conditions(seen), "pods": await _pods(side), **counts})
+    side.notes.append({"conditions": _conditions(seen), "pods": await _pods(side), **_end(seen)})
     await side.call("DELETE", "jobs", _NAME, {"propagationPolicy": "Background"})
     await side.until("pods", "", lambda pods: pods is not None and not pods["items"])
 
@@ -261,13 +271,21 @@ async def _let_go(side: Side) -> None:
 
 
 async def failed(side: Side) -> None:
-    """Its exit code is in the condition; there is no second pod."""
-    await _launched(side, "sleep 1; exit 3")
+    """Its exit code is in the condition; there is no second pod, though there might be."""
+    await _launched(side, "sleep 1; exit 3", backoffLimitPerIndex=2)
     seen = await side.until("jobs", _NAME, _ended)
     await _let_go(side)
-    reasons = [condition["reason"] for condition in (seen[-1] or {})["status"]["conditions"]]
-    codes = [re.findall(r"exit code (\d+)", one["message"]) for one in (seen[-1] or {})["status"]["conditions"]]
-    side.notes.append({"conditions": _conditions(seen), "pods": await _pods(side), "reasons": reasons, "codes": codes})
+    side.notes.append({"conditions": _conditions(seen), "pods": await _pods(side), **_end(seen)})
+
+
+def _end(seen: list[Object | None]) -> Seen:
+    """What an ended Job says of itself; of a message what is nobody's own name."""
+    status = (seen[-1] or {})["status"]
+    told = [(one["reason"], re.sub(r"for pod \S+", "for pod x", one["message"])) for one in status["conditions"]]
+    return {"told": told, **{key: status.get(key) for key in (*_COUNTS, "failedIndexes", "uncountedTerminatedPods")}}
+
+
+_COUNTS = ("active", "ready", "terminating", "failed", "succeeded")
 
 
 async def stopped(side: Side) -> None:
@@ -298,6 +316,73 @@ async def deleted_pod(side: Side) -> None:
     seen = await side.until("jobs", _NAME, _ended)
     await side.until("pods", "", lambda pods: pods is not None and not pods["items"])
     side.notes.append({"conditions": _conditions(seen)})
+
+
+async def _evicted(side: Side) -> None:
+    """Evict the head that runs, and wait until it has ended and its Job has seen that."""
+    await side.until("jobs", _NAME, lambda job: job is not None and bool(job["status"].get("ready")))
+    pods = await side.quietly("pods")
+    assert pods is not None
+    (head,) = [pod for pod in pods["items"] if not over(pod)]
+    path = f"{_PATHS['pods'].format(side._namespace)}/{head['metadata']['name']}"
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": head["metadata"]["name"]}}
+    answer = await side._send("POST", f"{path}/eviction", body, {})
+    pod = (await side._send("GET", path, None, {})).body
+    reasons = [one["reason"] for one in pod["status"]["conditions"] if one["type"] == objects.DISRUPTED]
+    side.notes.append(
+        {"status": answer.status, "reasons": reasons, "ending": "deletionTimestamp" in pod["metadata"]}
+        | {"failures": failures(pod), "phase": pod["status"]["phase"]}
+    )
+
+
+def _counts(seen: list[Object | None]) -> list[dict[str, int]]:
+    """How many heads of each kind the Job was seen to have, in the order in which that was first seen."""
+    found: list[dict[str, int]] = []
+    for job in filter(None, seen):
+        counts = {key: job["status"][key] for key in ("active", "terminating", "failed") if job["status"].get(key)}
+        if counts not in found:
+            found.append(counts)
+    return found
+
+
+def _held(job: Object | None) -> bool:
+    """Whether the last head has ended and is not counted."""
+    return job is not None and not _counts([job])[0]
+
+
+async def replaced(side: Side) -> None:
+    """An evicted head is held until there is another, which has its number; after the last one the Job has failed."""
+    await _launched(side, "sleep 60; exit 0", backoffLimitPerIndex=1)
+    await _evicted(side)
+    seen = await side.until("jobs", _NAME, _held)
+    side.notes.append(await _pods(side))
+    seen += await side.until("jobs", _NAME, lambda job: job is not None and bool(job["status"].get("failed")))
+    side.notes.append({"counts": _counts(seen), "pods": len(await _pods(side))})
+    await _evicted(side)
+    seen = await side.until("jobs", _NAME, _ended)
+    await side.until("pods", "", lambda pods: pods is not None and not pods["items"])
+    side.notes.append({"conditions": _conditions(seen), "counts": _counts(seen)[-1:], **_end(seen)})
+
+
+async def stopped_between(side: Side) -> None:
+    """A deadline while no head is there: the Job has failed, and the last head is let go of."""
+    await _launched(side, "sleep 60; exit 0", backoffLimitPerIndex=1)
+    await _evicted(side)
+    await side.until("jobs", _NAME, _held)
+    await side.call("PATCH", "jobs", _NAME, {"spec": {"activeDeadlineSeconds": 1}})
+    seen = await side.until("jobs", _NAME, _ended)
+    await side.until("pods", "", lambda pods: pods is not None and not pods["items"])
+    side.notes.append({"conditions": _conditions(seen), **_end(seen)})
+
+
+async def deleted_between(side: Side) -> None:
+    """A Job that is deleted while no head is there takes the last one along."""
+    await _launched(side, "sleep 60; exit 0", backoffLimitPerIndex=1)
+    await _evicted(side)
+    await side.until("jobs", _NAME, _held)
+    await side.call("DELETE", "jobs", _NAME, {"propagationPolicy": "Background"})
+    await side.until("pods", "", lambda pods: pods is not None and not pods["items"])
+    await side.call("GET", "jobs", _NAME)
 
 
 async def orphaned(side: Side) -> None:
@@ -337,7 +422,20 @@ async def lists(side: Side) -> None:
 
 @pytest.mark.parametrize(
     "story",
-    [leases, inert, lists, succeeded, failed, stopped, deleted_pod, orphaned, expired],
+    [
+        leases,
+        inert,
+        lists,
+        succeeded,
+        failed,
+        stopped,
+        deleted_pod,
+        replaced,
+        stopped_between,
+        deleted_between,
+        orphaned,
+        expired,
+    ],
     ids=lambda story: story.__name__,
 )
 async def test_the_model_answers_as_a_real_cluster_does(real: Side, model: Side, story: Story) -> None:
