@@ -177,7 +177,7 @@ def _awaited_since(
     if started_at is None:
         return launched_at
     newest = next(iter(heads), None)
-    if newest is None:
+    if newest is None or newest.get("status", {}).get("phase") == "Succeeded":
         return None
     metadata, state = newest["metadata"], container(newest).get("state", {})
     if _taken(newest) is not None:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from common.events import Line, LineId
 
 _LOOK_SECONDS = 0.5
-_PAGE = "500"
 
 
 class KubernetesRunner:

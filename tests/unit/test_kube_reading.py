@@ -298,6 +298,13 @@ def a_head(number: int, *, taken_at: str | None = None, **state: Any) -> dict[st
     return pod
 
 
+def taken_but_done() -> dict[str, Any]:
+    """A head that was asked to go, and came to its end first."""
+    pod = a_head(2, taken_at="2030-01-02T03:06:00Z")
+    pod["status"]["phase"] = "Succeeded"
+    return pod
+
+
 TAKEN_AT = "2030-01-02T03:06:00Z"
 
 
@@ -324,6 +331,7 @@ TAKEN_AT = "2030-01-02T03:06:00Z"
         ),
         # It has ended by itself, and the Job controller has not told it yet.
         ({"failed": 1}, [a_head(2, terminated={"exitCode": 0})], State.RUNNING, 2, None),
+        ({"failed": 1}, [taken_but_done()], State.RUNNING, 2, None),
         ({"failed": 1, "succeeded": 1, "conditions": [condition("Complete")]}, [], State.SUCCEEDED, 2, None),
         ({"failed": 3, "conditions": [condition("Failed")]}, [], State.FAILED, 3, None),
     ],
