@@ -6,8 +6,12 @@ was written; a full one is compressed. A line torn by a crash is cut off when th
 again, and the reader of the log brings it once more. Streams are `o`ut, `e`rr and `g`, a gap.
 """
 
+import errno
 import gzip
+import logging
 import os
+import stat
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,9 +19,13 @@ from typing import BinaryIO, cast
 
 from common.events import ZERO, Line, LineId, stream_of
 
+log = logging.getLogger(__name__)
+
 SEGMENT_BYTES = 4 * 1024 * 1024
 _BATCH_LINES = 500
+_LINE_BYTES = 32 * 1024 * 1024  # more than any log's: what a few bytes would unpack to is not taken in
 _END = "end"
+DAMAGE = (OSError, EOFError, ValueError, zlib.error)
 
 
 def place(kept: Path, attempt: int) -> Path:
@@ -94,18 +102,33 @@ class Reader:
         self._after = after
         self._segment = ""  # the stem of the one that is open, or was last
         self._file: BinaryIO | None = None
+        self._damage: Exception | None = None
 
     def read(self, most: int = _BATCH_LINES) -> list[Line]:
-        """The next lines, as many as are there, up to `most`."""
+        """The next lines, as many as are there, up to `most`.
+
+        Raises:
+            OSError, EOFError, ValueError, zlib.error: what comes next is damaged.
+        """
         lines: list[Line] = []
+        try:
+            self._read(lines, most)
+        except DAMAGE as damage:
+            self._damage = self._damage or damage
+            if not lines:
+                raise self._damage from None
+        return lines
+
+    def _read(self, lines: list[Line], most: int) -> None:
+        if self._damage is not None:
+            raise self._damage
         while len(lines) < most and (self._file is not None or self._next()):
             over = self._stems()[-1:] > [self._segment]  # asked for before its end is read: it gets no more lines
-            lines += self._fresh(most - len(lines))
+            self._read_segment(lines, most)
             if len(lines) < most:
                 if not over:
                     break
                 self.close()
-        return lines
 
     def close(self) -> None:
         """Let go of the segment that is open."""
@@ -113,17 +136,17 @@ class Reader:
             self._file.close()
             self._file = None
 
-    def _fresh(self, most: int) -> list[Line]:
-        lines: list[Line] = []
+    def _read_segment(self, lines: list[Line], most: int) -> None:
         while self._file is not None and len(lines) < most:
-            raw = self._file.readline()
+            raw = self._file.readline(_LINE_BYTES)
+            if len(raw) == _LINE_BYTES:
+                raise ValueError(f"a line of more than {_LINE_BYTES} bytes")
             if not raw.endswith(b"\n"):
                 self._file.seek(-len(raw), os.SEEK_CUR)  # being written just now
                 break
             if (line := unpacked(raw)).id > self._after:
                 lines.append(line)
                 self._after = line.id
-        return lines
 
     def _next(self) -> bool:
         """Open the segment after the last; first of all the one in which `after` would be."""
@@ -151,14 +174,20 @@ def read(directory: Path, after: LineId = ZERO) -> Iterator[Line]:
 
 
 def page(directory: Path, after: LineId, most_bytes: int) -> bytes:
-    """The archived lines behind `after` as the archive holds them: about so many bytes of whole lines."""
+    """The archived lines behind `after` as the archive holds them: about so many bytes of whole lines.
+
+    What is damaged ends what can be read.
+    """
     lines: list[bytes] = []
     size = 0
-    for line in read(directory, after):
-        lines.append(packed(line))
-        size += len(lines[-1])
-        if size >= most_bytes:
-            break
+    try:
+        for line in read(directory, after):
+            lines.append(packed(line))
+            size += len(lines[-1])
+            if size >= most_bytes:
+                break
+    except DAMAGE as damage:
+        log.warning("an archive is damaged", extra={"directory": str(directory), "cause": str(damage)})
     return b"".join(lines)
 
 
@@ -186,12 +215,37 @@ def unpacked(raw: bytes) -> Line:
     return Line(LineId.parse(line_id.decode()), int(at_ns), stream_of(letter), text)
 
 
+class _Unpacking(gzip.GzipFile):
+    """A compressed file that closes what it reads."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        super().__init__(fileobj=raw, mode="rb")
+        self._raw = raw
+
+    def close(self) -> None:
+        super().close()
+        self._raw.close()
+
+
 def _opened(path: Path) -> BinaryIO:
     if path.suffix != ".gz":
         with suppress(FileNotFoundError):  # compressed since it was listed
-            return path.open("rb")
+            return regular(path)
         path = path.with_suffix(".log.gz")
-    return cast("BinaryIO", gzip.open(path))
+    return cast("BinaryIO", _Unpacking(regular(path)))
+
+
+def regular(path: Path) -> BinaryIO:
+    """A file opened to be read, which is one: tasks can write to the volume, too, and put a link or a pipe there.
+
+    Raises:
+        OSError: there is none.
+    """
+    file = open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")  # noqa: SIM115  # it is the caller's
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
 
 
 def _compress(plain: Path) -> None:

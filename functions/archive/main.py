@@ -49,10 +49,9 @@ class ArchiveQuery(ProgressQuery):
 async def progress(call: Call[ProgressQuery, Nothing]) -> Response:
     """How far a run's tasks are, as its recorder has last written it down."""
     try:
-        raw = await asyncio.to_thread((_kept(call) / "progress.json").read_bytes)
-    except FileNotFoundError:
+        return answer(await asyncio.to_thread(_progress, _kept(call) / "progress.json"))
+    except (OSError, ValueError):  # none, or none that a recorder has written
         raise RunNotFound(call.query.run_id) from None
-    return answer(Progress.model_validate_json(raw))
 
 
 @endpoint(
@@ -68,6 +67,11 @@ async def archive(call: Call[ArchiveQuery, Nothing]) -> Response:
     after = LineId.parse(call.query.after)
     found = await asyncio.to_thread(archives.page, directory, after, _PAGE_BYTES)
     return Response(found, headers={"cache-control": "no-store"}, media_type="text/plain")
+
+
+def _progress(path: Path) -> Progress:
+    with archives.regular(path) as file:
+        return Progress.model_validate_json(file.read(_PAGE_BYTES))
 
 
 def _kept(call: Call[ProgressQuery, Nothing] | Call[ArchiveQuery, Nothing]) -> Path:

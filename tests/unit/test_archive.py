@@ -1,6 +1,8 @@
 """The archive holds each line once, through crashes, and is read from any place."""
 
 import gzip
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -124,3 +126,38 @@ def test_a_reader_follows_what_is_written(directory: Path) -> None:
     (last,) = reader.read()
     assert last.text == b"half a line"
     reader.close()
+
+
+def test_what_is_damaged_ends_what_can_be_read(directory: Path, tmp_path: Path) -> None:
+    """Tasks can write to the volume, too: nothing that they put there is followed, waited for, or breaks a reader."""
+    _filled(directory, 100).finish()
+    segments = sorted(directory.glob("*.log.gz"))
+    whole = archive.page(directory, ZERO, 10**9)
+    (tmp_path / "elsewhere").write_bytes(segments[1].read_bytes())
+    half = segments[1].read_bytes()[:-20]
+
+    def linked() -> None:
+        segments[1].symlink_to(tmp_path / "elsewhere")
+
+    def damaged(content: bytes) -> Callable[[], object]:
+        return lambda: segments[1].write_bytes(content)
+
+    harms = [
+        linked,
+        lambda: os.mkfifo(segments[1]),
+        segments[1].mkdir,
+        damaged(b"not compressed"),
+        damaged(half),
+        damaged(gzip.compress(b"no line\n")),
+        damaged(gzip.compress(b"1" * 40_000_000)),
+        damaged(gzip.compress(b"99999999999999999999-0 1 o x\n")),
+    ]
+    for harm in harms:
+        segments[1].unlink()
+        harm()
+        found = archive.page(directory, ZERO, 10**9)
+        assert whole.startswith(found)
+        assert 0 < len(found) < len(whole)
+        if segments[1].is_dir():
+            segments[1].rmdir()
+            segments[1].touch()

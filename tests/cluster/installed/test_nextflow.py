@@ -32,6 +32,9 @@ workflow { HELLO().view() }
 REPORT = "Greetings of the world\n800\tGrüezi\n600\tHello\n1400\tbytes in all\n"
 
 
+PODS = pytest.mark.parametrize("nextflow", ["Pod"], indirect=True)  # what is the same however tasks are made
+
+
 class WithNextflow(Release):
     """An installation whose heads are Nextflow, and whose tasks are made as Pods or as Jobs."""
 
@@ -150,6 +153,7 @@ async def test_the_example_runs_with_task_pods(nextflow: WithNextflow, person: C
     assert nextflow.tasks_of(run_id) == []
 
 
+@PODS
 async def test_an_evicted_head_resumes(nextflow: WithNextflow, person: Caller) -> None:
     """The next attempt ends the last one's tasks, goes on with its session, and runs only what was not done."""
     run_id = await start(person, delay_seconds=8, outdir="/workspace/resumed")
@@ -180,6 +184,7 @@ def _succeeded(event: Object) -> bool:
     return bool(event["data"].get("total", {}).get("succeeded"))
 
 
+@PODS
 async def test_a_run_resumes_an_earlier_one(nextflow: WithNextflow, person: Caller) -> None:
     """By its id: what the earlier one has done is not done again."""
     first = await start(person, outdir="/workspace/once")
@@ -194,6 +199,7 @@ async def test_a_run_resumes_an_earlier_one(nextflow: WithNextflow, person: Call
     assert (await person.ended(second))["status"] == "succeeded"
 
 
+@PODS
 async def test_a_pipeline_on_the_volume(nextflow: WithNextflow, person: Caller) -> None:
     """Put there by somebody, named by its path."""
     directory = "/workspace/pipelines/hello"
