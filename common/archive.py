@@ -23,14 +23,19 @@ log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 _BATCH_LINES = 500
-_LINE_BYTES = 32 * 1024 * 1024  # more than any log's: what a few bytes would unpack to is not taken in
+_BATCH_BYTES = 1024 * 1024
+_LINE_BYTES = 32 * 1024 * 1024  # what a few bytes would unpack to beyond it is not taken in
 _END = "end"
-DAMAGE = (OSError, EOFError, ValueError, zlib.error)
+_NO_FILES = (errno.EINVAL, errno.ELOOP, errno.EISDIR, errno.ENXIO)  # what somebody has put in a file's place
 
 
 def place(kept: Path, attempt: int) -> Path:
     """Where an attempt's archive is, in the directory of what is kept of its run."""
     return kept / "archive" / str(attempt)
+
+
+class Damaged(Exception):
+    """What is in an archive is not what a recorder writes."""
 
 
 class Archive:
@@ -102,33 +107,37 @@ class Reader:
         self._after = after
         self._segment = ""  # the stem of the one that is open, or was last
         self._file: BinaryIO | None = None
-        self._damage: Exception | None = None
+        self._damage: Damaged | None = None
 
     def read(self, most: int = _BATCH_LINES) -> list[Line]:
-        """The next lines, as many as are there, up to `most`.
+        """The next lines, as many as are there, up to `most`, or some bytes.
 
         Raises:
-            OSError, EOFError, ValueError, zlib.error: what comes next is damaged.
+            Damaged: what comes next is no archive.
+            OSError: it cannot be read now.
         """
         lines: list[Line] = []
         try:
             self._read(lines, most)
-        except DAMAGE as damage:
-            self._damage = self._damage or damage
-            if not lines:
-                raise self._damage from None
+        except (EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
+            self._damage = Damaged(str(error))
+        except OSError as error:
+            if error.errno not in _NO_FILES:
+                raise
+            self._damage = Damaged(str(error))
+        if self._damage is not None and not lines:
+            raise self._damage
         return lines
 
     def _read(self, lines: list[Line], most: int) -> None:
-        if self._damage is not None:
-            raise self._damage
-        while len(lines) < most and (self._file is not None or self._next()):
+        while self._damage is None and len(lines) < most and (self._file is not None or self._next()):
             over = self._stems()[-1:] > [self._segment]  # asked for before its end is read: it gets no more lines
-            self._read_segment(lines, most)
-            if len(lines) < most:
+            if self._read_segment(lines, most):
                 if not over:
                     break
                 self.close()
+            elif sum(len(line.text) for line in lines) >= _BATCH_BYTES:
+                break
 
     def close(self) -> None:
         """Let go of the segment that is open."""
@@ -136,17 +145,21 @@ class Reader:
             self._file.close()
             self._file = None
 
-    def _read_segment(self, lines: list[Line], most: int) -> None:
-        while self._file is not None and len(lines) < most:
+    def _read_segment(self, lines: list[Line], most: int) -> bool:
+        """Read on in the open segment; whether to its end."""
+        size = 0
+        while self._file is not None and len(lines) < most and size < _BATCH_BYTES:
             raw = self._file.readline(_LINE_BYTES)
             if len(raw) == _LINE_BYTES:
                 raise ValueError(f"a line of more than {_LINE_BYTES} bytes")
             if not raw.endswith(b"\n"):
                 self._file.seek(-len(raw), os.SEEK_CUR)  # being written just now
-                break
+                return True
             if (line := unpacked(raw)).id > self._after:
                 lines.append(line)
+                size += len(line.text)
                 self._after = line.id
+        return False
 
     def _next(self) -> bool:
         """Open the segment after the last; first of all the one in which `after` would be."""
@@ -173,22 +186,23 @@ def read(directory: Path, after: LineId = ZERO) -> Iterator[Line]:
         reader.close()
 
 
-def page(directory: Path, after: LineId, most_bytes: int) -> bytes:
-    """The archived lines behind `after` as the archive holds them: about so many bytes of whole lines.
+def page(directory: Path, after: LineId) -> tuple[Sequence[Line], bool]:
+    """The next archived lines behind `after`, and whether with them, or where there are none, the log is whole.
 
-    What is damaged ends what can be read.
+    What is damaged ends what can be read, and is not whole.
+
+    Raises:
+        OSError: it cannot be read now.
     """
-    lines: list[bytes] = []
-    size = 0
+    all_there = whole(directory)  # before anything is read: what is added from here on is not missed
+    reader = Reader(directory, after)
     try:
-        for line in read(directory, after):
-            lines.append(packed(line))
-            size += len(lines[-1])
-            if size >= most_bytes:
-                break
-    except DAMAGE as damage:
+        return reader.read(), all_there
+    except Damaged as damage:
         log.warning("an archive is damaged", extra={"directory": str(directory), "cause": str(damage)})
-    return b"".join(lines)
+        return (), False
+    finally:
+        reader.close()
 
 
 def whole(directory: Path) -> bool:

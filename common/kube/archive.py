@@ -1,7 +1,8 @@
 """The way to what recorders have kept: the `archive` function, which has the work volume of the runs' namespace."""
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 from common.errors import Unavailable
 from common.settings import Settings
@@ -12,7 +13,16 @@ if TYPE_CHECKING:
     from common.events import Line, LineId
     from common.models import Progress
 
+WHOLE = "Archive-Whole"  # a header of a page: `true` where what is kept is the whole log
 _CALL_SECONDS = 10
+_MOST_BYTES = 64 * 1024 * 1024  # of a page, and its last line
+
+
+class Page(NamedTuple):
+    """Lines in order; with none behind them, `whole` says whether that was the whole log."""
+
+    lines: "Sequence[Line]"
+    whole: bool
 
 
 class Archive:
@@ -30,22 +40,26 @@ class Archive:
             return None
         return cls(settings.archive_url.rstrip("/"), settings.archive_token.get_secret_value())
 
-    async def lines(self, run_id: str, attempt: int, after: "LineId") -> "AsyncGenerator[Sequence[Line], None]":
-        """What is kept of an attempt's log behind `after`, in order.
+    async def page(self, run_id: str, attempt: int, after: "LineId") -> "Page":
+        """What is kept of an attempt's log behind `after`: the next lines.
 
         Raises:
-            Unavailable: the archive does not answer.
+            Unavailable: the archive does not answer, or with something that is none.
         """
         from common.archive import unpacked
 
-        while True:
-            query = {"run_id": run_id, "attempt": str(attempt), "after": str(after)}
-            found = await self._get("", query)
-            lines = [unpacked(raw) for raw in (found or b"").split(b"\n") if raw]
-            if not lines:
-                return
-            yield lines
-            after = lines[-1].id
+        query = {"run_id": run_id, "attempt": str(attempt), "after": str(after)}
+        answer = await self._get("", query)
+        if answer is None:
+            return Page((), whole=False)
+        raw, headers = answer
+        with _understood():
+            lines = [unpacked(line) for line in raw.split(b"\n") if line]
+            if any(
+                line.id <= before for before, line in zip([after, *(line.id for line in lines)], lines, strict=False)
+            ):
+                raise ValueError("its lines are in no order")
+        return Page(lines, whole=headers.get(WHOLE) == "true")
 
     async def progress(self, run_id: str) -> "Progress | None":
         """What was last written down of a run's tasks.
@@ -55,15 +69,18 @@ class Archive:
         """
         from common.models import Progress
 
-        found = await self._get("/progress", {"run_id": run_id})
-        return Progress.model_validate_json(found) if found is not None else None
+        answer = await self._get("/progress", {"run_id": run_id})
+        if answer is None:
+            return None
+        with _understood():
+            return Progress.model_validate_json(answer[0])
 
     async def close(self) -> None:
         """Close connections."""
         if self._session is not None:
             await self._session.close()
 
-    async def _get(self, path: str, query: dict[str, str]) -> bytes | None:
+    async def _get(self, path: str, query: dict[str, str]) -> "tuple[bytes, Mapping[str, str]] | None":
         import aiohttp
 
         if self._session is None:
@@ -75,7 +92,21 @@ class Archive:
                     return None
                 if answer.status != 200:
                     raise Unavailable("archive", f"The archive says {answer.status}.")
-                return await answer.read()
+                # Who answers is in the runs' namespace: it is not believed to keep to any bound.
+                body = bytearray()
+                async for chunk in answer.content.iter_any():
+                    body += chunk
+                    if len(body) > _MOST_BYTES:
+                        raise Unavailable("archive", "The archive's answer is too long.")
+                return bytes(body), answer.headers
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise Unavailable("archive", f"The archive cannot be reached: {reason}") from error
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise Unavailable("archive", f"The archive's answer is none: {error}") from error

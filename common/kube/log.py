@@ -6,18 +6,24 @@ get the same ids and those that are known are dropped. A file that begins behind
 begun anew meanwhile; what stood between is asked for elsewhere, and where nobody has it, a line says so.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import suppress
 
 from common.cri import RawLine, parse_time
+from common.errors import Unavailable
 from common.events import GAP, ZERO, Line, LineId, number
 from common.kube import objects, reading
+from common.kube.archive import Archive
 from common.kube.transport import Api, Object
 from common.metrics import LINES_LOST
+from common.runner import Batches
 
 _BATCH_LINES = 500
+_CLEARED = ("Evicted", "Preempting")
+_CUT = b"The end of the log is not to be had: neither where it was written nor in the archive."
 _HOLE = b"The runtime has begun its log file anew while nobody read it: lines may be missing here."
 
-Batches = AsyncGenerator[Sequence[Line], None]
+NOTHING = (ZERO, b"")  # the end of a file without a line
 
 
 class Log:
@@ -25,10 +31,12 @@ class Log:
 
     Attributes:
         told: the newest line that has been given.
+        complete: the file was read to its end, and gets no more lines.
     """
 
     def __init__(self, after: LineId = ZERO) -> None:
         self.told = after
+        self.complete = False
         self.begin()
 
     def begin(self) -> None:
@@ -53,10 +61,15 @@ class Log:
             self.told = found[-1].id
         return found
 
-    def gap(self) -> Line:
-        """A line, behind what is known, that says that others are missing."""
+    @property
+    def end(self) -> tuple[LineId, bytes]:
+        """Where the file ends, as far as it was read."""
+        return self._last, self._rest
+
+    def gap(self, why: bytes) -> Line:
+        """A line, behind what is known, that says why others are missing."""
         self.told = self.told.next()
-        return Line(self.told, self.told.ms * 1_000_000 + self.told.seq // 1_000, GAP, _HOLE)
+        return Line(self.told, self.told.ms * 1_000_000 + self.told.seq // 1_000, GAP, why)
 
     def _number(self, raw: list[bytes]) -> list[Line]:
         numbered = list(number(filter(None, map(_raw, raw)), self._last))
@@ -65,32 +78,86 @@ class Log:
         return numbered
 
 
-async def read(api: Api, pods: str, pod: Object, log: Log, elsewhere: Callable[[LineId], Batches] | None) -> Batches:
-    """What is new in the log of a pod's Nextflow, from one reading of its file; an empty batch is a tick.
+class Kept:
+    """What a recorder has kept of an attempt's log; nothing where there is no archive.
 
-    Args:
-        elsewhere: has what the runtime may have no more: the lines behind one.
+    Attributes:
+        whole: what was read to its end was all of the log.
+    """
 
-    Raises:
-        Unavailable: it is not to be had, or was cut.
+    def __init__(self, archive: Archive | None, run_id: str, attempt: int) -> None:
+        self._archive = archive
+        self._run_id = run_id
+        self._attempt = attempt
+        self.whole = False
+
+    async def lines(self, after: LineId) -> Batches:
+        """What is kept behind a line.
+
+        Raises:
+            Unavailable: the archive does not answer.
+        """
+        while self._archive is not None:
+            page = await self._archive.page(self._run_id, self._attempt, after)
+            self.whole = page.whole
+            if not page.lines:
+                return
+            yield page.lines
+            after = page.lines[-1].id
+
+
+async def read(api: Api, pods: str, pod: Object, log: Log, kept: Kept) -> Batches:
+    """What is new in the log of a pod's Nextflow, from its file as long as it goes on; an empty batch is a tick.
+
+    What has ended is read until two readings agree on where: that one was cut is not told to who reads. Where the file
+    is not to be had now, what is kept of the log has to do.
     """
     query = {"container": objects.CONTAINER, "timestamps": "true"}
     if "running" in reading.container(pod).get("state", {}):
         query["follow"] = "true"
+    path = f"{pods}/{pod['metadata']['name']}/log"
+    ended = None
+    try:
+        while not log.complete:
+            async for batch in _reading(api.stream(path, **query), log, kept):
+                yield batch
+            if "follow" in query:
+                return
+            log.complete, ended = ended == log.end, log.end
+        for batch in _batched(log.fresh(log.rest())):
+            yield batch
+    except Unavailable:
+        with suppress(Unavailable):
+            async for batch in new(log, kept.lines(log.told)):
+                yield batch
+
+
+async def rest(log: Log, kept: Kept) -> Batches:
+    """What is left of a log that nothing is added to any more, and whose file may be gone."""
+    if log.complete and log.end != NOTHING:
+        return
+    async for batch in new(log, kept.lines(log.told)):
+        yield batch
+    if kept.whole or (log.complete and log.told == ZERO):
+        yield ()  # it is there, be it that it is empty
+    elif log.told != ZERO:
+        LINES_LOST.inc()
+        yield [log.gap(_CUT)]
+
+
+async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) -> Batches:
+    """What is new in one reading of the file."""
     log.begin()
     begun = False
-    async for chunk in api.stream(f"{pods}/{pod['metadata']['name']}/log", **query):
+    async for chunk in chunks:
         if not chunk:
             yield ()
         lines = log.feed(chunk)
         if lines and not begun:
             begun = True
-            async for batch in _mended(log, lines[0].id, elsewhere):
+            async for batch in _mended(log, lines[0].id, kept):
                 yield batch
         for batch in _batched(log.fresh(lines)):
-            yield batch
-    if "follow" not in query:
-        for batch in _batched(log.fresh(log.rest())):
             yield batch
 
 
@@ -101,26 +168,25 @@ async def new(log: Log, batches: Batches) -> Batches:
             yield batch
 
 
-async def _mended(log: Log, first: LineId, elsewhere: Callable[[LineId], Batches] | None) -> Batches:
+async def _mended(log: Log, first: LineId, kept: Kept) -> Batches:
     """What stood between what is known and the first line of the file."""
     if log.told == ZERO or first <= log.told:
         return
-    if elsewhere is not None:
-        async for batch in new(log, elsewhere(log.told)):
-            yield batch
+    async for batch in new(log, kept.lines(log.told)):
+        yield batch
     if first > log.told:
         LINES_LOST.inc()
-        yield [log.gap()]
+        yield [log.gap(_HOLE)]
 
 
-def over(pod: Object) -> bool:
-    """Whether a pod's Nextflow has ended, so that a reading of its log that began now has all of it."""
-    return "terminated" in reading.container(pod).get("state", {})
-
-
-def begun(pod: Object) -> bool:
+def is_there(pod: Object) -> bool:
     """Whether a pod's Nextflow has a log."""
     return bool({"running", "terminated"} & reading.container(pod).get("state", {}).keys())
+
+
+def is_cleared(pod: Object) -> bool:
+    """Whether the kubelet has put the pod out: it removes what is left of its containers, their logs too."""
+    return pod["status"].get("reason") in _CLEARED
 
 
 def _batched(lines: list[Line]) -> Iterator[list[Line]]:

@@ -13,11 +13,9 @@ from common.kube.objects import (
     CONTAINER,
     DISRUPTED,
     FAILURES,
-    HEAD,
     LAUNCHED_AT,
     RECORD,
     RECORDER,
-    ROLE,
     SEALED,
 )
 from common.kube.transport import Object
@@ -46,7 +44,7 @@ def job(found: Object, pods: Sequence[Object] = ()) -> Job | None:
         mark = CancelMark.model_validate_json(annotations[CANCEL]) if CANCEL in annotations else None
     except ValidationError:
         return None
-    heads = sorted(filter(_is_head, pods), key=attempt, reverse=True)
+    heads = sorted((pod for pod in pods if is_heads(pod, record.run_id)), key=attempt, reverse=True)
     condition = _condition(status)
     end = None if condition is None else _end(condition, heads, status.get("failed", 0))
     launched = spec.get("parallelism", 1) > 0
@@ -68,13 +66,21 @@ def job(found: Object, pods: Sequence[Object] = ()) -> Job | None:
         message=annotations.get(SEALED) or (end.words if end else _hold_up(heads)),
         attempt=max(1, _made(status), *map(attempt, heads)),
         awaited_since=_awaited_since(heads, started_at, launched_at) if launched and not _is_ending(status) else None,
-        remains=_remains(pods) if condition else (),
+        remains=_remains(pods, heads) if condition else (),
     )
 
 
 def attempt(pod: Object) -> int:
     """Which head of its run a pod is: the Job controller writes on each how many failed before it."""
-    return 1 + int(pod["metadata"].get("annotations", {}).get(FAILURES, 0))
+    count = pod["metadata"].get("annotations", {}).get(FAILURES, "")
+    return 1 + int(count) if count.isascii() and count.isdigit() else 1
+
+
+def is_heads(found: Object, run_id: str) -> bool:
+    """Whether a Pod or Job is a head, or its Job, and no task: by who has made it, as any task may have any label."""
+    metadata = found["metadata"]
+    owners = [owner for owner in metadata.get("ownerReferences", ()) if owner.get("controller")]
+    return metadata["name"] == run_id or any(owner["kind"] == "Job" and owner["name"] == run_id for owner in owners)
 
 
 def _made(status: Object) -> int:
@@ -98,14 +104,10 @@ def warning(events: Sequence[Object]) -> str | None:
     return _told("Its pod does not come up" if made else "Its pod cannot be made", last)
 
 
-def _remains(pods: Sequence[Object]) -> tuple[str, ...]:
+def _remains(pods: Sequence[Object], heads: Sequence[Object]) -> tuple[str, ...]:
     """Every pod (or Job) of a task, whatever it says of itself, and every head that has not ended."""
-    over = [pod for pod in pods if _is_head(pod) and pod.get("status", {}).get("phase") in _OVER]
+    over = [pod for pod in heads if pod.get("status", {}).get("phase") in _OVER]
     return tuple(pod["metadata"]["name"] for pod in pods if pod not in over)
-
-
-def _is_head(pod: Object) -> bool:
-    return bool(pod["metadata"]["labels"].get(ROLE) == HEAD)
 
 
 class _End(NamedTuple):

@@ -5,7 +5,7 @@ on the same runs. Every write names the resourceVersion that its writer read.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -95,7 +95,8 @@ class KubernetesRunner:
             return job
         pods = await self._api.items(self._paths.pods, f"{RUN_ID}={run_id}")
         if job.condition is not None:  # the Jobs of its tasks make pods as long as they are there
-            pods += await self._api.items(self._paths.jobs, tasks.selector(run_id))
+            jobs = await self._api.items(self._paths.jobs, f"{RUN_ID}={run_id}")
+            pods += [task for task in jobs if not reading.is_heads(task, run_id)]
         job = _ours(found, pods)
         if job.awaited_since is None or job.message is not None:
             return job
@@ -167,56 +168,36 @@ class KubernetesRunner:
             return
         from common.kube import log as logs
 
-        log = logs.Log(after)
-        archived = self._archived(run_id, attempt)
+        log, kept = logs.Log(after), logs.Kept(self._archive, run_id, attempt)
         if after == ZERO:  # whether the runtime's file begins with the first line is not to be seen in it
-            async for lines in logs.new(log, archived(after)):
+            async for lines in logs.new(log, kept.lines(after)):
                 yield lines
         while (job := await self.job(run_id)) is not None and not job.sealed and attempt <= job.attempt:
             pod = await self._head(run_id, attempt)
-            if pod is not None and logs.begun(pod):
-                try:
-                    async for lines in logs.read(self._api, self._paths.pods, pod, log, archived):
-                        yield lines
-                except Unavailable:  # not to be had at this moment: look at the pod again
-                    yield ()
-                else:
-                    if logs.over(pod):
-                        async for tick in self._until_final(run_id, attempt):
-                            yield tick
-                        return
-            elif _is_past(job, attempt):
-                yield ()  # it is there, be it that it is empty
-                async for lines in logs.new(log, archived(log.told)):  # by now it has what is to be had
+            if pod is not None and logs.is_there(pod) and not log.complete:
+                async for lines in logs.read(self._api, self._paths.pods, pod, log, kept):
                     yield lines
-                return
+            gone = pod is None or not logs.is_there(pod) or logs.is_cleared(pod)
+            if _is_past(job, attempt) and (gone or log.complete or kept.whole):
+                break
             yield ()
             await asyncio.sleep(_LOOK_SECONDS)
+        if job is None or (not job.sealed and attempt <= job.attempt and job.started_at is not None):
+            async for lines in logs.rest(log, kept):
+                yield lines
 
     async def final(self, run_id: str, attempt: int) -> bool | None:
         job = await self.job(run_id)
-        return None if job is None else _is_past(job, attempt)
+        if job is not None:
+            return _is_past(job, attempt)
+        # What is kept of it is all that there will be.
+        kept = None if self._archive is None else await self._archive.page(run_id, attempt, ZERO)
+        return True if kept and kept.lines else None
 
     async def progress(self, run_id: str) -> Progress | None:
         with suppress(Unavailable):  # Redis has it, too, or no one will
             return await self._archive.progress(run_id) if self._archive is not None else None
         return None
-
-    def _archived(self, run_id: str, attempt: int) -> "Callable[[LineId], AsyncGenerator[Sequence[Line], None]]":
-        """What the recorder has kept of a log, behind a line; nothing where there is no archive."""
-
-        async def lines(after: "LineId") -> "AsyncGenerator[Sequence[Line], None]":
-            if self._archive is not None:
-                async for batch in self._archive.lines(run_id, attempt, after):
-                    yield batch
-
-        return lines
-
-    async def _until_final(self, run_id: str, attempt: int) -> "AsyncGenerator[Sequence[Line], None]":
-        """Ticks until the Job controller has seen what the kubelet has."""
-        while await self.final(run_id, attempt) is False:
-            yield ()
-            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _warnings(self, about: Object) -> list[Object]:
         """What the cluster has to complain about an object; nothing where that is not to be read."""
@@ -227,8 +208,9 @@ class KubernetesRunner:
         return []
 
     async def _head(self, run_id: str, attempt: int) -> Object | None:
-        pods = await self._api.items(self._paths.pods, f"{RUN_ID}={run_id},{ROLE}={HEAD}")
-        return next((pod for pod in pods if reading.attempt(pod) == attempt), None)
+        pods = await self._api.items(self._paths.pods, f"{RUN_ID}={run_id}")
+        heads = (pod for pod in pods if reading.is_heads(pod, run_id))
+        return next((pod for pod in heads if reading.attempt(pod) == attempt), None)
 
     async def _patch(self, read: Job, patch: Object) -> Job:
         return _ours(await self._api.merge(self._paths.job(read.run_id), patch))

@@ -5,7 +5,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from common.errors import Conflict
-from common.kube.objects import HEAD, ROLE, RUN_ID
+from common.kube.objects import RUN_ID
+from common.kube.reading import is_heads
 from common.kube.transport import Api
 
 
@@ -18,11 +19,6 @@ class Task(NamedTuple):
     path: str
 
 
-def selector(run_id: str | None = None) -> str:
-    """The labels of a run's tasks, or of all."""
-    return f"{RUN_ID}{'' if run_id is None else f'={run_id}'},{ROLE}!={HEAD}"
-
-
 async def find(api: Api, collections: Sequence[str], run_id: str | None = None) -> list[Task]:
     """The tasks of a run, or of all.
 
@@ -31,10 +27,11 @@ async def find(api: Api, collections: Sequence[str], run_id: str | None = None) 
     """
     found = []
     for collection in collections:
-        for item in await api.items(collection, selector(run_id)):
+        for item in await api.items(collection, RUN_ID if run_id is None else f"{RUN_ID}={run_id}"):
             metadata = item["metadata"]
-            path = f"{collection}/{metadata['name']}"
-            found.append(Task(metadata["labels"][RUN_ID], metadata["name"], metadata["uid"], path))
+            of = metadata["labels"][RUN_ID]
+            if not is_heads(item, of):
+                found.append(Task(of, metadata["name"], metadata["uid"], f"{collection}/{metadata['name']}"))
     return found
 
 

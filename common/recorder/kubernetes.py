@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common.connection import Connection
-from common.errors import Unavailable
 from common.events import ZERO, LineId
-from common.kube import beside
+from common.kube import beside, reading
 from common.kube import log as logs
 from common.kube.paths import Paths
 from common.kube.transport import Api
@@ -27,46 +26,45 @@ from common.settings import Settings
 from common.streams import Streams
 
 _LOOK_SECONDS = 0.5
-# Within a pod's grace, which begins when Nextflow has ended. What Redis has not got by then it gets from the archive.
+# Within what a pod's grace leaves once Nextflow has ended. What Redis has not got by then it gets from the archive.
 _DRAIN_SECONDS = 5.0
 
 
 class OwnPod:
     """The pod that this is a part of, as a source of its Nextflow's log."""
 
-    def __init__(self, api: Api, pods: str, name: str) -> None:
+    def __init__(self, api: Api, pods: str, name: str, ending: asyncio.Event) -> None:
         self._api = api
+        self._ending = ending  # set once the pod is to end: what has not begun does so no more
         self._pods = pods
         self._path = f"{pods}/{name}"
 
     async def lines(self, run_id: str, attempt: int, after: LineId = ZERO) -> Batches:
-        log = logs.Log(after)
+        log, nothing = logs.Log(after), logs.Kept(None, run_id, attempt)
         while (pod := await self._api.get(self._path)) is not None:
-            if logs.begun(pod):
-                try:
-                    async for lines in logs.read(self._api, self._pods, pod, log, None):
-                        yield lines
-                except Unavailable:  # not to be had at this moment: look at the pod again
-                    yield ()
-                else:
-                    if logs.over(pod):
-                        return
+            if logs.is_there(pod):
+                async for lines in logs.read(self._api, self._pods, pod, log, nothing):
+                    yield lines
+            if log.complete or (self._ending.is_set() and not logs.is_there(pod)):
+                return
             yield ()
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def final(self, run_id: str, attempt: int) -> bool | None:
+        """None, too, of a pod that ends before it has begun, or that is gone while it may go on."""
         pod = await self._api.get(self._path)
-        return None if pod is None else logs.over(pod)
+        return True if pod is not None and "terminated" in reading.container(pod).get("state", {}) else None
 
 
 async def _main(run_id: str, environ: Mapping[str, str]) -> None:
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
+    ending = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
     settings = Settings.read(environ)
     configure_logging(settings.log_level)
     api, connection = Api(), Connection.open(settings)
     try:
         await Recorder(
-            source=OwnPod(api, Paths(settings).pods, environ["POD_NAME"]),
+            source=OwnPod(api, Paths(settings).pods, environ["POD_NAME"], ending),
             streams=Streams(connection, settings.redis_prefix, settings.history_ttl_seconds),
             run_id=run_id,
             attempt=1 + int(environ["FAILURES"]),

@@ -127,14 +127,19 @@ class Recorder:
     async def run(self) -> None:
         """Record until there is nothing more to record."""
         pump = Pump(self._kept, self._streams, self._run_id, self._attempt, who="recorder", lasting=True)
-        relaying = asyncio.create_task(pump.run())
+        relaying, keeping = asyncio.create_task(pump.run()), asyncio.create_task(self._keep())
         try:
-            await self._keep()
+            await asyncio.wait([relaying, keeping], return_when=asyncio.FIRST_COMPLETED)
+            if relaying.done():
+                relaying.result()  # what has gone wrong there is not to be waited for
+            await keeping
             done, _ = await asyncio.wait([relaying], timeout=self._drain_seconds)
-            if not done:
+            if done:
+                relaying.result()
+            else:
                 log.warning("Redis did not take the whole log; it is in the archive", extra={"run_id": self._run_id})
         finally:
-            await end([relaying])
+            await end([relaying, keeping])
             self._archive.close()
         if self._changed:  # Redis was away when the last of it was written, and would go on telling what was before
             await self._write_progress(at_once=True)
@@ -142,7 +147,11 @@ class Recorder:
     async def _keep(self) -> None:
         for line in read(self._archived):  # what a recorder before this one has kept
             self._changed |= self._fold.line(line.text)
-        while not await self._read():
+        while not (final := await self._read()):
+            if final is None:  # whatever it says from here on, nobody can read it here
+                log.warning("the log's end is not to be had", extra={"run_id": self._run_id})
+                self._kept.grown(whole=True)
+                return
             await asyncio.sleep(_RETRY_SECONDS)
         self._archive.finish()
         self._take_rows()
@@ -150,13 +159,13 @@ class Recorder:
         await self._write_progress(at_once=True)
         self._kept.grown(whole=True)
 
-    async def _read(self) -> bool:
-        """Read the log from where the archive ends; whether to its end."""
+    async def _read(self) -> bool | None:
+        """Read the log from where the archive ends; whether to its end, None where that cannot be had."""
         try:
             async with reading(self._source, self._run_id, self._attempt, self._archive.top) as batches:
                 async for batch in batches:
                     await self._take([line for line in batch if line.id > self._archive.top])
-            return True
+            return await self._source.final(self._run_id, self._attempt)
         except Unavailable as away:
             log.warning("the log cannot be read", extra={"run_id": self._run_id, "cause": str(away)})
             return False

@@ -12,15 +12,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from common import archive as archives
-from common.errors import RunNotFound
+from common.errors import RunNotFound, Unavailable
 from common.events import ZERO, LineId
 from common.kube import beside
+from common.kube.archive import WHOLE
 from common.models import Progress, RunId, Says
 from common.web.answer import answer
 from common.web.call import Answer, Call, Nothing, json
 from common.web.endpoint import endpoint
 
-_PAGE_BYTES = 1024 * 1024
+_PROGRESS_BYTES = 16 * 1024 * 1024
 _LineId = Annotated[str, AfterValidator(lambda text: str(LineId.parse(text))), Says("use a line's id: 1795503679204-0")]
 
 
@@ -64,14 +65,17 @@ async def progress(call: Call[ProgressQuery, Nothing]) -> Response:
 async def archive(call: Call[ArchiveQuery, Nothing]) -> Response:
     """The next page of an attempt's log behind a line; empty where there is none."""
     directory = archives.place(_kept(call), call.query.attempt)
-    after = LineId.parse(call.query.after)
-    found = await asyncio.to_thread(archives.page, directory, after, _PAGE_BYTES)
-    return Response(found, headers={"cache-control": "no-store"}, media_type="text/plain")
+    try:
+        lines, whole = await asyncio.to_thread(archives.page, directory, LineId.parse(call.query.after))
+    except OSError as error:
+        raise Unavailable("volume", f"The work volume cannot be read: {error.strerror}.") from error
+    headers = {"cache-control": "no-store", WHOLE: str(whole).lower()}
+    return Response(b"".join(map(archives.packed, lines)), headers=headers, media_type="text/plain")
 
 
 def _progress(path: Path) -> Progress:
     with archives.regular(path) as file:
-        return Progress.model_validate_json(file.read(_PAGE_BYTES))
+        return Progress.model_validate_json(file.read(_PROGRESS_BYTES))
 
 
 def _kept(call: Call[ProgressQuery, Nothing] | Call[ArchiveQuery, Nothing]) -> Path:

@@ -16,6 +16,7 @@ from common.errors import Unavailable
 from common.events import GAP, ZERO, Line, LineId, number
 from common.kube import beside
 from common.kube.archive import Archive
+from common.kube.log import Kept
 from common.models import ProcessProgress, Progress
 from tests.functions.test_server import served
 from tests.integration.server import API
@@ -55,7 +56,7 @@ async def archive(place: Path) -> AsyncIterator[Archive]:
 
 async def read(archive: Archive, attempt: int = 1, after: LineId = ZERO, run: str = RUN_ID) -> list[Line]:
     """All that is kept behind a line."""
-    return [line async for batch in archive.lines(run, attempt, after) for line in batch]
+    return [line async for batch in Kept(archive, run, attempt).lines(after) for line in batch]
 
 
 async def test_what_is_kept_is_read(archive: Archive) -> None:

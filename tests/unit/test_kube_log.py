@@ -1,5 +1,6 @@
 """A pod's log through cuts and files begun anew: every line once, and what nobody has is said."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from common.errors import Unavailable
 from common.events import GAP, ZERO, Line, LineId
 from common.kube import log as logs
+from common.kube.archive import Archive, Page
 from common.kube.transport import Api, Object
 from common.recorder.kubernetes import OwnPod
 from tests.unit.test_kube_objects import RUN_ID
@@ -52,8 +54,13 @@ class Kubelet(Api):
 
 async def recorded(kubelet: Kubelet, after: LineId = ZERO) -> list[Line]:
     """What a recorder reads of its own pod's log."""
-    batches = OwnPod(kubelet, "/pods", "x").lines(RUN_ID, 1, after)
+    batches = OwnPod(kubelet, "/pods", "x", asyncio.Event()).lines(RUN_ID, 1, after)
     return [line async for batch in batches for line in batch]
+
+
+def twice(*numbers: int) -> list[tuple[str, Sequence[bytes | None]]]:
+    """The readings of a file that gets no more lines: it is read until two agree."""
+    return [("terminated", [raw(*numbers)])] * 2
 
 
 @pytest.fixture(autouse=True)
@@ -65,15 +72,18 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_through_cuts_every_line_comes_once() -> None:
     """In the middle of a line too; the last line needs no newline."""
     whole = raw(1, 2, 3, 4)
-    kubelet = Kubelet(
-        ("running", [whole[:70], None]), ("running", [whole[:90]]), ("running", [None]), ("terminated", [whole[:-1]])
-    )
+    cut: list[tuple[str, Sequence[bytes | None]]] = [
+        ("running", [whole[:70], None]),
+        ("running", [whole[:90]]),
+        ("running", [None]),
+    ]
+    kubelet = Kubelet(*cut, *[("terminated", [whole[:-1]])] * 2)
     assert told(await recorded(kubelet)) == texts(1, 2, 3, 4)
 
 
 async def test_a_file_begun_anew_while_nobody_read_it_is_a_gap() -> None:
     """Said once, between what is known and what follows, under an id between theirs."""
-    kubelet = Kubelet(("running", [raw(1, 2), None]), ("running", [raw(5), None]), ("terminated", [raw(5, 6)]))
+    kubelet = Kubelet(("running", [raw(1, 2), None]), ("running", [raw(5), None]), *twice(5, 6))
     lines = await recorded(kubelet)
     assert told(lines) == [*texts(1, 2), "-", *texts(5, 6)]
     assert lines == sorted(lines, key=lambda line: line.id)
@@ -81,27 +91,64 @@ async def test_a_file_begun_anew_while_nobody_read_it_is_a_gap() -> None:
 
 async def test_a_file_begun_anew_while_it_was_read_is_none() -> None:
     """The last line that is known is in it, or it goes on within one reading."""
-    kubelet = Kubelet(("running", [raw(1, 2), raw(3), None]), ("terminated", [raw(3, 4)]))
+    kubelet = Kubelet(("running", [raw(1, 2), raw(3), None]), *twice(3, 4))
     assert told(await recorded(kubelet)) == texts(1, 2, 3, 4)
 
 
 async def test_going_on_behind_a_line() -> None:
     """What is before it is not told again; where it is not there any more something may be missing."""
     (second,) = logs.Log().feed(raw(2))
-    assert told(await recorded(Kubelet(("terminated", [raw(1, 2, 3)])), second.id)) == texts(3)
-    assert told(await recorded(Kubelet(("terminated", [raw(4)])), second.id)) == ["-", *texts(4)]
+    assert told(await recorded(Kubelet(*twice(1, 2, 3)), second.id)) == texts(3)
+    assert told(await recorded(Kubelet(*twice(4)), second.id)) == ["-", *texts(4)]
+
+
+class Keeping(Archive):
+    """An archive that has these lines."""
+
+    def __init__(self, *numbers: int, whole: bool = False) -> None:
+        super().__init__("", "")
+        self._numbers, self._whole = numbers, whole
+
+    async def page(self, run_id: str, attempt: int, after: LineId) -> Page:
+        """What is behind a line."""
+        return Page([line for line in logs.Log().feed(raw(*self._numbers)) if line.id > after], self._whole)
+
+
+def at(number: int) -> LineId:
+    """A line's id."""
+    return logs.Log().feed(raw(number))[0].id
 
 
 @pytest.mark.parametrize(("kept", "expected"), [((3, 4), texts(3, 4, 5)), ((3,), [*texts(3), "-", *texts(5)])])
 async def test_what_is_kept_elsewhere_fills_the_gap(kept: Sequence[int], expected: list[str]) -> None:
     """Up to the file's first line there is none; short of it there is."""
-
-    async def elsewhere(after: LineId) -> logs.Batches:
-        yield [line for line in logs.Log().feed(raw(1, 2, *kept)) if line.id > after]
-
-    (second,) = logs.Log().feed(raw(2))
-    first = raw(4, 5) if len(kept) > 1 else raw(5)
-    kubelet, log = Kubelet(("terminated", [first])), logs.Log(second.id)
+    file = raw(4, 5) if len(kept) > 1 else raw(5)
+    kubelet, log = Kubelet(("terminated", [file]), ("terminated", [file])), logs.Log(at(2))
     pod = a_pod(terminated={}) | {"metadata": {"name": "x"}}
-    lines = [line async for batch in logs.read(kubelet, "/pods", pod, log, elsewhere) for line in batch]
-    assert told(lines) == expected
+    batches = logs.read(kubelet, "/pods", pod, log, logs.Kept(Keeping(1, 2, *kept), RUN_ID, 1))
+    assert told([line async for batch in batches for line in batch]) == expected
+    assert log.complete
+
+
+@pytest.mark.parametrize(
+    ("archive", "known", "expected"),
+    [
+        (Keeping(1, 2, 3, whole=True), 2, texts(3)),
+        (Keeping(1, 2, whole=True), 2, []),
+        (Keeping(1, 2, 3), 2, [*texts(3), "-"]),
+        (Keeping(), 2, ["-"]),
+        (None, 2, ["-"]),
+    ],
+)
+async def test_an_end_that_nobody_has_is_a_gap(archive: Archive | None, known: int, expected: list[str]) -> None:
+    """Where the pod is gone the archive has the rest, if it was finished: else there may have been more."""
+    log = logs.Log(at(known))
+    batches = logs.rest(log, logs.Kept(archive, RUN_ID, 1))
+    assert told([line async for batch in batches for line in batch]) == expected
+
+
+async def test_a_reading_that_was_cut_without_a_word_is_no_end() -> None:
+    """The API server may end an answer half-way as if it were whole: two readings have to agree."""
+    whole = raw(1, 2, 3)
+    kubelet = Kubelet(*(("terminated", [piece]) for piece in (whole[:-20], whole[:-1], whole[:-1])))
+    assert told(await recorded(kubelet)) == texts(1, 2, 3)

@@ -34,7 +34,9 @@ def a_pod(role: str | None = "head", phase: str = "Running", **state: Any) -> di
     """A pod of the run; `state` is its container's."""
     labels = {"nextflow-controller/run-id": RUN_ID} | ({"nextflow-controller/role": role} if role else {})
     statuses = [{"name": "nextflow", "image": "images.example/nextflow:1", "state": state}] if state else []
-    metadata = {"name": f"pod-{role}", "labels": labels, "creationTimestamp": "2030-01-02T03:04:10Z"}
+    metadata: dict[str, Any] = {"name": f"pod-{role}", "labels": labels, "creationTimestamp": "2030-01-02T03:04:10Z"}
+    if role == "head":
+        metadata["ownerReferences"] = [{"kind": "Job", "name": RUN_ID, "uid": "uid-1", "controller": True}]
     return {"metadata": metadata, "status": {"phase": phase, "containerStatuses": statuses}}
 
 

@@ -29,7 +29,7 @@ class Tasks(Api):
         if self._away:
             self._away -= 1
             raise Unavailable("runner", "away")
-        assert query["labelSelector"] == f"nextflow-controller/run-id={RUN_ID},nextflow-controller/role!=head"
+        assert query["labelSelector"] == f"nextflow-controller/run-id={RUN_ID}"
         labels = {"nextflow-controller/run-id": RUN_ID}
         items = [{"metadata": {"name": name, "uid": name, "labels": labels}} for name in (*self.names, *self._dying)]
         self._dying = []
