@@ -125,7 +125,7 @@ def test_a_run_is_as_old_as_its_end(tmp_path: Path, mark: str) -> None:
 
 def test_what_cannot_be_read_is_left_and_keeps_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Links that lead nowhere, or elsewhere, a file, a directory that makes trouble: all with the names of runs."""
-    old, new, loop = kept_run(tmp_path, 300), kept_run(tmp_path, 0), kept_run(tmp_path, 0)
+    old, new, loop = kept_run(tmp_path, 300), kept_run(tmp_path, 50), kept_run(tmp_path, 50)
     odd = [new_run_id() for _ in range(3)]
     (tmp_path / odd[0]).symlink_to("nowhere")
     (tmp_path / odd[1]).symlink_to(tmp_path)
