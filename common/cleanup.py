@@ -30,8 +30,6 @@ async def clean(parts: Platform, runner: KubernetesRunner) -> int:
     """
     await tidy(parts)
     orphans = await runner.sweep_orphans()
-    for run_id, names in orphans.items():
-        log.warning("left behind", extra={"run_id": run_id, "tasks": names})
     count = sum(map(len, orphans.values()))
     log.info("cleaned up", extra={"tasks": count})
     return count

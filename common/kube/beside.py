@@ -14,6 +14,8 @@ PIPELINES = PurePosixPath("/pipelines")
 _MODULES = {PREPARE: "common.kube.prepare", RECORDER: "common.recorder.kubernetes"}
 _REDIS = PurePosixPath("/etc/nextflow-controller/redis")
 _KEPT = ".nextflow-controller"
+# A quota may ask every container for them, and who requests nothing is the first to be evicted.
+_RESOURCES: Object = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 # What the two have to know of the settings; the rest of their surroundings is the image's and the Secret's.
 _SETTINGS = (
     "release",
@@ -85,6 +87,7 @@ def _container(name: str, image: str, settings: Settings, *arguments: str) -> Ob
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "FAILURES", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{FAILURES}']"}}},
         ],
+        "resources": _RESOURCES,
         "securityContext": RESTRICTED,
         "volumeMounts": [{"name": "work", "mountPath": settings.work_path}, {"name": "run", "mountPath": str(RUN)}],
     }

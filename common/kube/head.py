@@ -180,7 +180,7 @@ def _files(record: RunRecord, settings: Settings) -> dict[str, str]:
     return {
         _PARAMS: nextflow.params_file(record.request),
         _CONFIG: nextflow.config(settings.nextflow_config) + _kubernetes(record.run_id, settings),
-        # A head that is moved loses its run: autoscalers are asked to leave it where it is.
+        # A head that is moved is started again, and loses what its running tasks had done: autoscalers are to leave it.
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
         "karpenter.sh/do-not-disrupt": "true",
     }

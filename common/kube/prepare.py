@@ -14,9 +14,11 @@ import asyncio
 import logging
 import os
 import shutil
+import stat
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from common import nextflow
@@ -67,12 +69,34 @@ def copy(bundle: Path, volume: Path) -> None:
 
 
 def forget(kept: Path, own: str, ttl_seconds: float, most: int) -> None:
-    """Remove what is kept of old runs: of those that nothing was written of for too long, and beyond `most`."""
-    runs = [(path.stat().st_mtime, path) for path in kept.glob("run-*") if is_run_id(path.name) and path.name != own]
-    newest = sorted(runs, reverse=True)
-    for nth, (written, path) in enumerate(newest, start=1):
-        if nth >= most or written < time.time() - ttl_seconds:
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove what is kept of other runs: of those that ended too long ago, and of those beyond `most`.
+
+    As many as there are ended Jobs. What cannot be read, or is no directory, is left as it is.
+    """
+    others: list[tuple[float, Path]] = []
+    for path in kept.glob("run-*"):
+        with _not_fatal(path):
+            if is_run_id(path.name) and path.name != own and stat.S_ISDIR(path.lstat().st_mode):
+                others.append((_last_written(path), path))
+    for nth, (written, path) in enumerate(sorted(others, reverse=True), start=1):
+        if nth > most or written < time.time() - ttl_seconds:
+            with _not_fatal(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _last_written(run: Path) -> float:
+    """When something was last written of a run: at its end, if it has come to one."""
+    marks = (run / "progress.json", *run.glob("archive/*/end"))
+    return max(path.lstat().st_mtime for path in (run, *marks) if os.path.lexists(path))
+
+
+@contextmanager
+def _not_fatal(path: Path) -> Iterator[None]:
+    """Tasks may do with the volume what they like: what is wrong with what is kept there keeps no run from starting."""
+    try:
+        yield
+    except Exception as error:  # not only OSError: a tree can be too deep to be removed
+        log.warning("what is kept of runs is not in order", extra={"path": str(path), "cause": repr(error)})
 
 
 async def _end_earlier(settings: Settings, run_id: str) -> None:
@@ -95,8 +119,10 @@ def _main(run_id: str, session_id: str, mode: str, bundle: str) -> None:
     if bundle:
         copy(Path(bundle), Path(beside.PIPELINES))
     kept = Path(beside.kept(settings.work_path))
-    forget(kept, run_id, settings.history_ttl_seconds, settings.history_max_runs)
-    (kept / run_id).mkdir(parents=True, exist_ok=True)
+    with _not_fatal(kept):
+        forget(kept, run_id, settings.history_ttl_seconds, settings.history_max_runs)
+    with _not_fatal(kept / run_id):
+        (kept / run_id).mkdir(parents=True, exist_ok=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ on the same runs. Every write names the resourceVersion that its writer read.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,6 +27,8 @@ from common.sources import Sources
 
 if TYPE_CHECKING:
     from common.events import Line, LineId
+
+log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
 
@@ -147,18 +150,26 @@ class KubernetesRunner:
         """Have the tasks of all runs deleted that have ended or are gone; their names, by run.
 
         Raises:
-            Unavailable: the API server does not answer; some may be left.
+            Unavailable: the API server does not answer; some may be left, but only of runs it says nothing of.
         """
         found: dict[str, list[tasks.Task]] = {}
         # Before their Jobs are looked at: what another run of the same id makes after that is not among them.
         for task in await tasks.find(self._api, self._of_tasks):
             found.setdefault(task.run_id, []).append(task)
-        orphans = {}
+        orphans: dict[str, Sequence[str]] = {}
+        refusal: Unavailable | None = None
         for run_id, left in found.items():
-            job = await self.job(run_id)
-            if job is None or job.ended:
-                orphans[run_id] = [task.name for task in left]
-                await tasks.delete(self._api, left)
+            try:
+                job = await self.job(run_id)
+                if job is None or job.ended:
+                    await tasks.delete(self._api, left)
+                    orphans[run_id] = [task.name for task in left]
+                    log.warning("left behind", extra={"run_id": run_id, "tasks": orphans[run_id]})
+            except Unavailable as away:
+                log.warning("whether tasks are left behind is not known", extra={"run_id": run_id, "cause": str(away)})
+                refusal = away
+        if refusal is not None:
+            raise refusal
         return orphans
 
     # What a run says.

@@ -228,6 +228,16 @@ def test_a_recorder_is_a_sidecar_with_a_secret_of_its_own() -> None:
     Settings.read({name: value for name, value in known.items() if value is not None})
 
 
+def test_what_stands_beside_nextflow_says_what_it_needs() -> None:
+    """A quota of the namespace may ask for it; the settings say otherwise, by name."""
+    usual = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
+    more = {"initContainers": [{"name": "recorder", "resources": {"limits": {"memory": "1Gi"}}}]}
+    settings = SETTINGS.model_copy(update={"recorder_secret": "recorder"})
+    assert [one["resources"] for one in pod_of(settings)["initContainers"]] == [usual, usual]
+    made = pod_of(settings.model_copy(update={"head_pod": more}))["initContainers"]
+    assert [one["resources"] for one in made] == [usual, usual | {"limits": {"memory": "1Gi"}}]
+
+
 def test_a_recorder_has_the_files_that_its_redis_asks_for() -> None:
     """Of its own Secret, where the functions have such files of theirs; the Secret's variables say the rest."""
     changes = {

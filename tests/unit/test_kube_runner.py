@@ -11,6 +11,7 @@ from common.errors import Conflict, OutcomeUnknown, Unavailable
 from common.kube import objects
 from common.kube.runner import KubernetesRunner
 from common.kube.transport import Api, Object
+from tests.unit import samples
 from tests.unit.test_kube_objects import RUN_ID, SETTINGS
 from tests.unit.test_kube_reading import LAUNCH, a_job, a_pod, condition
 
@@ -92,6 +93,25 @@ async def test_a_sweep_leaves_alone_what_has_a_name_by_now(monkeypatch: pytest.M
     monkeypatch.setattr(server, "delete", slept)
     await KubernetesRunner(SETTINGS, server).sweep(RUN_ID)
     assert server.pods == [later]
+
+
+async def test_a_run_that_cannot_be_read_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others' orphans are deleted; that something could not be seen is an error all the same."""
+    tasks, gone = [a_pod(None), a_pod(None)], samples.run_id(2)
+    for number, (pod, run_id) in enumerate(zip(tasks, (RUN_ID, gone), strict=True)):
+        pod["metadata"] |= {"name": f"nf-{number}", "uid": f"uid-{number}", "labels": {objects.RUN_ID: run_id}}
+    server = Answers({}, list(tasks))
+    get = server.get
+
+    async def refusing(path: str, **query: str) -> Object | None:
+        if path.endswith(RUN_ID):
+            raise Unavailable("runner", "away")
+        return None if path.endswith(gone) else await get(path, **query)
+
+    monkeypatch.setattr(server, "get", refusing)
+    with pytest.raises(Unavailable, match="away"):
+        await KubernetesRunner(SETTINGS, server).sweep_orphans()
+    assert server.pods == tasks[:1]
 
 
 async def test_a_job_whose_record_cannot_be_read_is_not_absent() -> None:

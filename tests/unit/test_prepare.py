@@ -1,13 +1,14 @@
 """What an attempt finds: no task of the last one, its session if there is one, and nothing kept for too long."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
 from common.errors import Unavailable
-from common.kube import prepare
+from common.kube import beside, prepare
 from common.kube.transport import Api, Object
 from common.names import new_run_id
 from tests.unit.test_kube_objects import RUN_ID
@@ -81,18 +82,95 @@ def test_a_bundle_is_copied_however_often(tmp_path: Path) -> None:
         assert volume.stat().st_mode & 0o777 == 0o707
 
 
+def kept_run(kept: Path, age: float) -> str:
+    """What is kept of a run whose directory was last written so many seconds ago; its id."""
+    run_id = new_run_id()
+    (kept / run_id / "archive" / "1").mkdir(parents=True)
+    aged(kept / run_id, age)
+    return run_id
+
+
+def aged(path: Path, age: float) -> None:
+    """Have a file or directory be last written so many seconds ago."""
+    written = time.time() - age
+    os.utime(path, (written, written))
+
+
 def test_what_is_kept_is_forgotten_in_time(tmp_path: Path) -> None:
     """The oldest, and what is more than there may be; never the own run's, nor what is none of ours."""
-    runs = [new_run_id() for _ in range(5)]
-    for age, run_id in enumerate(runs):
-        (tmp_path / run_id / "archive").mkdir(parents=True)
-        written = time.time() - 100 * age
-        os.utime(tmp_path / run_id, (written, written))
+    runs = [kept_run(tmp_path, 100 * age) for age in range(5)]
     (tmp_path / "somebody").mkdir()
     prepare.forget(tmp_path, runs[4], 350, 100)
     assert {path.name for path in tmp_path.iterdir()} == {*runs, "somebody"}
     prepare.forget(tmp_path, runs[4], 250, 100)
     assert {path.name for path in tmp_path.iterdir()} == {*runs[:3], runs[4], "somebody"}
-    prepare.forget(tmp_path, runs[4], 250, 3)
+    prepare.forget(tmp_path, runs[4], 250, 2)
     assert {path.name for path in tmp_path.iterdir()} == {*runs[:2], runs[4], "somebody"}
     prepare.forget(tmp_path / "absent", runs[4], 250, 3)
+
+
+@pytest.mark.parametrize("mark", ["progress.json", "archive/1/end"])
+def test_a_run_is_as_old_as_its_end(tmp_path: Path, mark: str) -> None:
+    """Its directory may be from its first minute, and it may have gone on for longer than it is to be kept."""
+    run_id = kept_run(tmp_path, 300)
+    (tmp_path / run_id / mark).touch()
+    aged(tmp_path / run_id, 300)
+    aged(tmp_path / run_id / mark, 100)
+    prepare.forget(tmp_path, RUN_ID, 200, 100)
+    assert (tmp_path / run_id).exists()
+    aged(tmp_path / run_id / mark, 250)
+    prepare.forget(tmp_path, RUN_ID, 200, 100)
+    assert not (tmp_path / run_id).exists()
+
+
+def test_what_cannot_be_read_is_left_and_keeps_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links that lead nowhere, or elsewhere, a file, a directory that makes trouble: all with the names of runs."""
+    old, new, loop = kept_run(tmp_path, 300), kept_run(tmp_path, 50), kept_run(tmp_path, 50)
+    odd = [new_run_id() for _ in range(3)]
+    (tmp_path / odd[0]).symlink_to("nowhere")
+    (tmp_path / odd[1]).symlink_to(tmp_path)
+    (tmp_path / odd[2]).touch()
+    original = prepare._last_written
+
+    def last_written(run: Path) -> float:
+        if run.name == loop:
+            raise OSError("stale file handle")
+        return original(run)
+
+    monkeypatch.setattr(prepare, "_last_written", last_written)
+    prepare.forget(tmp_path, RUN_ID, 200, 1)
+    assert {path.name for path in tmp_path.iterdir()} == {new, loop, *odd}, f"{old} is too old"
+
+
+def test_a_tree_that_cannot_be_removed_keeps_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever shutil makes of it."""
+    deep, _ = kept_run(tmp_path, 300), kept_run(tmp_path, 400)
+    original = shutil.rmtree
+
+    def rmtree(path: Path, *, ignore_errors: bool) -> None:
+        if path.name == deep:
+            raise RecursionError
+        original(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    prepare.forget(tmp_path, RUN_ID, 200, 100)
+    assert [path.name for path in tmp_path.iterdir()] == [deep]
+
+
+@pytest.mark.parametrize("case", ["absent", "file", "link"])
+def test_an_attempt_is_prepared_whatever_is_where_runs_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """A file of that name would else keep every run from starting."""
+    kept = tmp_path / ".nextflow-controller"
+    if case == "file":
+        kept.touch()
+    elif case == "link":
+        kept.symlink_to(tmp_path / "no" / "where")
+    monkeypatch.setattr(beside, "ATTEMPT_CONFIG", tmp_path / "attempt.config")
+    monkeypatch.setattr(prepare, "configure_logging", lambda level: None)
+    monkeypatch.setenv("WORK_PATH", str(tmp_path))
+    monkeypatch.setenv("FAILURES", "0")
+    prepare._main(RUN_ID, SESSION, "fresh", "")
+    assert (tmp_path / "attempt.config").read_text() == ""
+    assert (kept / RUN_ID).is_dir() is (case == "absent")
