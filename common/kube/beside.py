@@ -13,6 +13,7 @@ TRACE = RUN / "trace.txt"
 PIPELINES = PurePosixPath("/pipelines")
 _MODULES = {PREPARE: "common.kube.prepare", RECORDER: "common.recorder.kubernetes"}
 _KEPT = ".nextflow-controller"
+CLONES = "clones"  # of the Git repositories that the run's pipeline comes from
 # What the two have to know of the settings; the rest of their surroundings is the image's and the Secret's.
 _SETTINGS = (
     "release",
@@ -27,7 +28,7 @@ _SETTINGS = (
 
 
 def kept(work_path: str, run_id: str = "") -> PurePosixPath:
-    """Where on the work volume all that is kept of runs lies, or of one run: its archive and progress."""
+    """Where on the work volume all that is kept of runs lies, or of one run: its archive, progress and CLONES."""
     return PurePosixPath(work_path) / _KEPT / run_id
 
 

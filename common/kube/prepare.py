@@ -75,6 +75,12 @@ def forget(kept: Path, own: str, ttl_seconds: float, most: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def keep(own: Path) -> None:
+    """Make the place of what is kept of a run, without clones: an earlier attempt may have been ended in one."""
+    own.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(own / beside.CLONES, ignore_errors=True)
+
+
 async def _end_earlier(settings: Settings, run_id: str) -> None:
     api, paths = Api(), Paths(settings)
     try:
@@ -96,7 +102,7 @@ def _main(run_id: str, session_id: str, mode: str, bundle: str) -> None:
         copy(Path(bundle), Path(beside.PIPELINES))
     kept = Path(beside.kept(settings.work_path))
     forget(kept, run_id, settings.history_ttl_seconds, settings.history_max_runs)
-    (kept / run_id).mkdir(parents=True, exist_ok=True)
+    keep(kept / run_id)
 
 
 if __name__ == "__main__":
