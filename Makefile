@@ -42,7 +42,8 @@ images: ## Build the image and those of the cluster tests, and load them into th
 	$(BUILD) localhost/nextflow-controller:1 . $(BUILD_FLAGS)
 	$(BUILD) localhost/nfc-test-head:1 tests/cluster/head $(BUILD_FLAGS)
 	$(BUILD) localhost/nfc-test-valkey:1 tests/cluster/valkey $(BUILD_FLAGS)
-	$(LOAD) localhost/nextflow-controller:1 localhost/nfc-test-head:1 localhost/nfc-test-valkey:1
+	$(BUILD) localhost/nfc-test-git:1 tests/cluster/git $(BUILD_FLAGS)
+	$(LOAD) localhost/nextflow-controller:1 localhost/nfc-test-head:1 localhost/nfc-test-valkey:1 localhost/nfc-test-git:1
 
 test-cluster: setup images ## Test on the cluster of KUBECONFIG, in namespaces nfc-* (TEST_INGRESS=127.0.0.1:8080)
 	TEST_CLUSTER=1 $(BIN)/pytest tests/contract tests/cluster/bare -m cluster -n 4

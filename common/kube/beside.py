@@ -14,6 +14,7 @@ PIPELINES = PurePosixPath("/pipelines")
 _MODULES = {PREPARE: "common.kube.prepare", RECORDER: "common.recorder.kubernetes"}
 _REDIS = PurePosixPath("/etc/nextflow-controller/redis")
 _KEPT = ".nextflow-controller"
+CLONES = "clones"  # of the Git repositories that the run's pipeline comes from
 # A quota may ask every container for them, and who requests nothing is the first to be evicted.
 _RESOURCES: Object = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 # What the two have to know of the settings; the rest of their surroundings is the image's and the Secret's.
@@ -30,7 +31,7 @@ _SETTINGS = (
 
 
 def kept(work_path: str, run_id: str = "") -> PurePosixPath:
-    """Where on the work volume all that is kept of runs lies, or of one run: its archive and progress."""
+    """Where on the work volume all that is kept of runs lies, or of one run: its archive, progress and CLONES."""
     return PurePosixPath(work_path) / _KEPT / run_id
 
 

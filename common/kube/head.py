@@ -121,7 +121,7 @@ def _head(record: RunRecord, settings: Settings, pipeline: str) -> Object:
                 "image": settings.head_image,
                 "command": _command(record, settings, pipeline),
                 "workingDir": settings.work_path,
-                "env": _environment(record),
+                "env": _environment(record, settings),
                 "securityContext": RESTRICTED,
                 "volumeMounts": [
                     {"name": "work", "mountPath": settings.work_path},
@@ -171,8 +171,14 @@ def _command(record: RunRecord, settings: Settings, pipeline: str) -> list[str]:
     return [part.replace("$", "$$") for part in nextflow.command(Path("nextflow"), record, place, None)]
 
 
-def _environment(record: RunRecord) -> list[Object]:
-    seen = {"HOME": _HOME, "NXF_HOME": f"{_HOME}/.nextflow", **nextflow.environment({}, record, None)}
+def _environment(record: RunRecord, settings: Settings) -> list[Object]:
+    seen = {
+        "HOME": _HOME,
+        "NXF_HOME": f"{_HOME}/.nextflow",
+        # On the volume: tasks use files of the pipeline, the programs of its `bin` first of all.
+        "NXF_ASSETS": str(beside.kept(settings.work_path, record.run_id) / beside.CLONES),
+        **nextflow.environment({}, record, None),
+    }
     return [{"name": name, "value": value} for name, value in seen.items()]
 
 

@@ -99,6 +99,12 @@ def _not_fatal(path: Path) -> Iterator[None]:
         log.warning("what is kept of runs is not in order", extra={"path": str(path), "cause": repr(error)})
 
 
+def keep(own: Path) -> None:
+    """Make the place of what is kept of a run, without clones: an earlier attempt may have been ended in one."""
+    own.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(own / beside.CLONES, ignore_errors=True)
+
+
 async def _end_earlier(settings: Settings, run_id: str) -> None:
     api, paths = Api(), Paths(settings)
     try:
@@ -122,7 +128,7 @@ def _main(run_id: str, session_id: str, mode: str, bundle: str) -> None:
     with _not_fatal(kept):
         forget(kept, run_id, settings.history_ttl_seconds, settings.history_max_runs)
     with _not_fatal(kept / run_id):
-        (kept / run_id).mkdir(parents=True, exist_ok=True)
+        keep(kept / run_id)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ export NXF_HOME=${NXF_HOME:-$HOME/.nextflow}
 mkdir -p "$NXF_HOME" # Nextflow makes the last directory of the path only
 export NXF_ORG=${NXF_ORG:-nextflow-io}
 export NXF_CLI="$0 $*"
-# There are no plugins in these jars, and looking for them or for news would ask the network at every start.
-export NXF_OFFLINE=${NXF_OFFLINE:-true}
+# There are no plugins in these jars. It is not offline, though: Nextflow would clone no pipeline.
 export NXF_PLUGINS_MODE=${NXF_PLUGINS_MODE:-prod}
 export NXF_PLUGINS_DEFAULT=${NXF_PLUGINS_DEFAULT:-false}
 unset JAVA_TOOL_OPTIONS # the JVM would announce it between the lines of the run

@@ -11,6 +11,7 @@ import pytest
 IMAGES = {
     "functions": os.environ.get("TEST_IMAGE", "localhost/nextflow-controller:1"),
     "head": os.environ.get("TEST_HEAD_IMAGE", "localhost/nfc-test-head:1"),
+    "git": os.environ.get("TEST_GIT_IMAGE", "localhost/nfc-test-git:1"),
     "valkey": os.environ.get("TEST_VALKEY_IMAGE", "localhost/nfc-test-valkey:1"),
 }
 

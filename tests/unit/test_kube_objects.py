@@ -88,6 +88,7 @@ def test_a_job_is_inert_restricted_and_carries_its_record() -> None:
         "env": [
             {"name": "HOME", "value": "/home/nextflow"},
             {"name": "NXF_HOME", "value": "/home/nextflow/.nextflow"},
+            {"name": "NXF_ASSETS", "value": f"/mnt/work/.nextflow-controller/{RUN_ID}/clones"},
             {"name": "NXF_IGNORE_RESUME_HISTORY", "value": "true"},
             {"name": "NXF_UUID", "value": RECORD.session_id},
         ],

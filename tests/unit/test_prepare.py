@@ -82,6 +82,17 @@ def test_a_bundle_is_copied_however_often(tmp_path: Path) -> None:
         assert volume.stat().st_mode & 0o777 == 0o707
 
 
+def test_an_attempt_clones_anew(tmp_path: Path) -> None:
+    """What the one before it has cloned may be half of it; what else is kept of the run stays."""
+    own = tmp_path / RUN_ID
+    prepare.keep(own)
+    assert list(own.iterdir()) == []
+    (own / "clones/lab/hello/.git").mkdir(parents=True)
+    (own / "progress.json").touch()
+    prepare.keep(own)
+    assert [path.name for path in own.iterdir()] == ["progress.json"]
+
+
 def kept_run(kept: Path, age: float) -> str:
     """What is kept of a run whose directory was last written so many seconds ago; its id."""
     run_id = new_run_id()
