@@ -2,9 +2,13 @@
 
 Explicit ids make a second writer harmless; the expected top makes a lost or stale stream visible
 instead of leaving a hole. Who appends must hold every line below: see common.pump.
+
+Recorders stand beside pipelines and may write here what they like: nothing that is read is trusted.
 """
 
+import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,6 +19,8 @@ from common.models import Progress
 
 _PUMP_SECONDS = 5
 _TAIL_LINES = 1_000  # a look: Redis serves nobody else meanwhile
+
+_NANOSECONDS = re.compile(rb"[0-9]{1,20}")  # to the year 5138: what is beyond 9999 would be no time
 
 _Entry = tuple[bytes, dict[bytes, bytes]]
 
@@ -99,12 +105,11 @@ class Streams:
         await self._replace(run_id, "progress", "p", progress.model_dump_json(), self._ttl_seconds)
 
     async def progress(self, run_id: str) -> Progress | None:
-        """What was last written of the run's tasks."""
-        newest = await self._newest(self._key(run_id, "progress"), 1)
-        if not newest:
-            return None
-        (_, fields), *_ = newest
-        return Progress.model_validate_json(fields[b"p"])
+        """What was last written of the run's tasks; None also where that is no progress."""
+        for _, fields in await self._newest(self._key(run_id, "progress"), 1):
+            with suppress(ValueError):
+                return Progress.model_validate_json(fields.get(b"p", b""))
+        return None
 
     async def _replace(self, run_id: str, part: str, field: str, value: str, ttl_seconds: int) -> None:
         """Have a stream hold one entry, for so long."""
@@ -125,12 +130,28 @@ class Streams:
         Advice only, to spare work: without `insist` it is left to whoever else said so lately. A stream of one entry:
         a recorder may append to streams, and write nothing else.
         """
-        if not insist:
-            said = await self._newest(self._key(run_id, "pump"), 1)
-            if said and said[0][1].get(b"who") != who.encode():
-                return False
+        if not insist and await self._pumped(run_id, besides=who):
+            return False
         await self._replace(run_id, "pump", "who", who, _PUMP_SECONDS)
         return True
+
+    async def _pumped(self, run_id: str, *, besides: str) -> bool:
+        """Whether another has said lately that it relays the run's log.
+
+        The entry's id tells when, by Redis' clock: its key may have been left without an expiry. One that lies ahead
+        is of another server's clock (a fail-over), or made up.
+        """
+        async with self._connection.use() as client:
+            pipe = client.pipeline(transaction=False)
+            pipe.xrevrange(self._key(run_id, "pump"), count=1)
+            pipe.time()
+            said, (seconds, microseconds) = await pipe.execute()
+        now_ms = seconds * 1000 + microseconds // 1000
+        return any(
+            abs(now_ms - int(entry_id.partition(b"-")[0])) < _PUMP_SECONDS * 1000
+            for entry_id, fields in said
+            if fields.get(b"who") != besides.encode()
+        )
 
 
 def _entries(found: object, key: str) -> list[_Entry]:
@@ -147,13 +168,13 @@ def _chunk(entries: Sequence[_Entry], after: LineId) -> Chunk:
             return Chunk(lines, after, ended=True)
         after = _id(entry_id)
         own = fields.get(b"n", b"")
-        at_ns = int(own) if own.isdigit() else after.ms * 1_000_000 + after.seq // 1_000
+        at_ns = int(own) if _NANOSECONDS.fullmatch(own) else after.ms * 1_000_000 + after.seq // 1_000
         lines.append(Line(after, at_ns, stream_of(fields.get(b"s", b"")), fields.get(b"t", b"")))
     return Chunk(lines, after, ended=False)
 
 
 def _id(entry_id: bytes) -> LineId:
-    # Recorders may write what they like to these streams: one that no log could have made is not served.
+    # One that no log could have made is not served.
     try:
         return LineId.parse(entry_id.decode())
     except ValueError as error:

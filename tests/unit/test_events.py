@@ -55,6 +55,21 @@ def test_a_cursor_is_read_as_it_was_written(cursor: Cursor) -> None:
     assert " " not in str(cursor)
 
 
+@pytest.mark.parametrize("text", ["", "1", "1-", "-1", "1-1\n", "²-1", "200000000000000-1", "1-99999999999999999999"])
+def test_what_is_no_line_id_is_refused(text: str) -> None:
+    """Nor one whose time no event could tell: as in a cursor."""
+    with pytest.raises(ValueError, match="not a line id"):
+        LineId.parse(text)
+
+
+def test_the_last_line_id_has_a_time() -> None:
+    """Every id that is read can be told, in an event and in a cursor."""
+    last = LineId.parse("199999999999999-9999999999999999999")
+    line = Line(last, last.ms * 1_000_000 + last.seq // 1_000, "stdout", b"x")
+    assert line_event(RUN_ID, 1, line, ZERO)["timestamp"] == "8308-01-25T13:19:59.998999999Z"
+    assert Cursor.parse(str(Cursor(RUN_ID, 1, last)), "after").line == last
+
+
 @pytest.mark.parametrize(
     "text",
     [
