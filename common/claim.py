@@ -106,7 +106,7 @@ async def _claim(platform: Platform, record: RunRecord, deadline: float) -> RunI
     if verdict is not None:
         await _tell(platform, verdict, found, own=found.run_id == record.run_id)
     if found.run_id == record.run_id:
-        await tidy(platform)
+        await tidy(platform.runner, platform.settings)
     return found
 
 

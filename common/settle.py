@@ -13,6 +13,8 @@ from common.jobs import Job, info
 from common.look import Sight, note
 from common.models import CancelMark
 from common.platform import Platform
+from common.runner import Runner
+from common.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +65,15 @@ async def _given_up(platform: Platform, job: Job) -> Job:
     return stopped
 
 
-async def tidy(platform: Platform) -> None:
+async def tidy(runner: Runner, settings: Settings) -> None:
     """Delete the Jobs that retention has no place for, and inert ones that nobody will launch.
 
     The Lease is read after the Jobs: one that has been named since is kept. Never needed for
     correctness, so whatever cannot be done now is left to the next start.
     """
-    settings = platform.settings
     try:
-        jobs = await platform.runner.jobs()
-        holder = (await platform.runner.lease()).holder
+        jobs = await runner.jobs()
+        holder = (await runner.lease()).holder
         oldest = datetime.now(UTC) - timedelta(seconds=settings.history_ttl_seconds)
         ended = sorted((job for job in jobs if job.ended), key=lambda job: job.record.created_at, reverse=True)
         kept, surplus = ended[: settings.history_max_runs], ended[settings.history_max_runs :]
@@ -81,7 +82,7 @@ async def tidy(platform: Platform) -> None:
         forgotten = [job for job in jobs if job.inert and job.record.created_at < datetime.now(UTC) - _ON_THE_WAY]
         for job in [*surplus, *expired, *forgotten]:
             if job.holder != holder:
-                await _delete(platform, job)
+                await _delete(runner, job)
     except Unavailable as away:
         log.warning("old Jobs are left for the next start", extra={"cause": str(away)})
 
@@ -89,8 +90,8 @@ async def tidy(platform: Platform) -> None:
 _ON_THE_WAY = timedelta(minutes=5)  # spares live callers the detour; deleting earlier would be as safe
 
 
-async def _delete(platform: Platform, job: Job) -> None:
+async def _delete(runner: Runner, job: Job) -> None:
     try:
-        await platform.runner.delete(job)
+        await runner.delete(job)
     except Conflict:
         log.info("a Job changed while it was to be deleted; kept", extra={"run_id": job.run_id})

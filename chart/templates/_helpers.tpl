@@ -80,10 +80,10 @@ resetkeys resetchannels ~{{ include "redisPrefix" . }}:log:* -@all +ping +evalsh
 {{- merge $authority $own | toJson -}}
 {{- end }}
 
-{{/* What is mounted for a function, or for the clean-up, which nobody calls: (list . "status"). */}}
+{{/* What is mounted for a function: (list . "status"). */}}
 {{- define "files" -}}
 {{- $root := index . 0 -}}
-{{- if and (eq $root.Values.auth.mode "tokens") (ne (index . 1) "cleanup") }}
+{{- if eq $root.Values.auth.mode "tokens" }}
 - secret: {name: {{ include "tokens" $root }}, items: [{key: tokens, path: tokens}]}
 {{- end }}
 {{- with include "redisFiles" $root | fromJson }}

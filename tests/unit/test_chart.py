@@ -252,13 +252,12 @@ def test_an_external_redis_is_a_secret_of_settings() -> None:
     ],
 )
 def test_an_external_redis_files_are_mounted(tls: Object, files: dict[str, str], tmp_path: Path) -> None:
-    """Where the settings look for them, for whoever uses Redis: functions and the clean-up."""
+    """Where the settings look for them, for whoever uses Redis: the functions."""
     objects = render({"redis": {"enabled": False, "externalSecret": "redis", "tls": tls}})
     said = {key: value for key, value in environ(objects).items() if key.startswith("REDIS_")}
     assert said == {key: f"/etc/nextflow-controller/redis/{file}" for key, file in files.items()}
-    users = [spec for spec in pods(objects) if "envFrom" in spec["containers"][0]]
-    assert len(users) == len(FUNCTIONS) + 1
-    for spec in users:
+    for name in FUNCTIONS:
+        spec = objects[f"Deployment system/r-nextflow-controller-{name}"]["spec"]["template"]["spec"]
         (mount,) = spec["containers"][0]["volumeMounts"]
         (volume,) = spec["volumes"]
         assert (mount["name"], mount["mountPath"]) == (volume["name"], "/etc/nextflow-controller")
@@ -402,16 +401,18 @@ def test_the_archive_serves_the_work_volume_where_it_is() -> None:
     assert (spec["automountServiceAccountToken"], "serviceAccountName" in spec) == (False, False)
 
 
-def test_the_clean_up_sees_what_a_function_sees() -> None:
+@pytest.mark.parametrize("redis", [{}, {"enabled": False, "externalSecret": "x", "tls": {"ca": True}}])
+def test_the_clean_up_sees_the_settings_and_no_secret(redis: Object) -> None:
     """With an account of its own; never two at once."""
-    objects = render({"cleanup": {"schedule": "@hourly"}})
+    objects = render({"cleanup": {"schedule": "@hourly"}, "redis": redis})
     spec = objects["CronJob system/r-nextflow-controller-cleanup"]["spec"]
     assert (spec["schedule"], spec["concurrencyPolicy"]) == ("@hourly", "Forbid")
     pod = spec["jobTemplate"]["spec"]["template"]["spec"]
     (mine,) = pod["containers"]
-    (theirs,) = objects["Deployment system/r-nextflow-controller-cancel"]["spec"]["template"]["spec"]["containers"]
     assert mine["command"] == ["/app/venv/bin/python", "-m", "common.cleanup"]
-    assert (mine["env"], mine["envFrom"]) == (theirs["env"], theirs["envFrom"])
+    assert mine["envFrom"] == [{"configMapRef": {"name": "r-nextflow-controller"}}]
+    assert not {"env", "volumeMounts"} & set(mine)
+    assert "volumes" not in pod
     assert pod["serviceAccountName"] == "r-nextflow-controller-cleanup"
 
 

@@ -102,7 +102,7 @@ def reach(given: list[Object], source: Peer, target: Peer, port: int) -> bool:
     [
         (PROXY, RUN, FUNCTION),
         (WORLD, STREAM, FUNCTION),
-        *((one, VALKEY, REDIS) for one in (RUN, CANCEL, STATUS, STREAM, CLEANUP, HEAD)),
+        *((one, VALKEY, REDIS) for one in (RUN, CANCEL, STATUS, STREAM, HEAD)),
         *((one, API, API_SERVER) for one in (RUN, STATUS, CLEANUP, HEAD)),
         *((one, PROXY, DNS) for one in (RUN, CLEANUP, HEAD, TASK)),
         *((one, ARCHIVE, FUNCTION) for one in (STATUS, STREAM)),
@@ -117,11 +117,12 @@ def test_what_is_needed_passes(usual: list[Object], source: Peer, target: Peer, 
 @pytest.mark.parametrize(
     ("source", "target", "port"),
     [
-        *((one, VALKEY, REDIS) for one in (TASK, UNMARKED, PROXY, OTHER, ARCHIVE)),
+        *((one, VALKEY, REDIS) for one in (TASK, UNMARKED, PROXY, OTHER, ARCHIVE, CLEANUP)),
         *((one, RUN, FUNCTION) for one in (HEAD, TASK, UNMARKED)),
         *((one, ARCHIVE, FUNCTION) for one in (RUN, CANCEL, CLEANUP, HEAD, TASK, PROXY, OTHER)),
         *((one, target, SSH) for one in (HEAD, TASK, UNMARKED, ARCHIVE) for target in (API, METADATA, PROXY)),
         *((TASK, API, port) for port in (API_SERVER, HTTPS)),
+        (PROXY, CLEANUP, FUNCTION),
         *((one, WORLD, SSH) for one in (RUN, STREAM, CLEANUP, VALKEY)),
         *((one, two, FUNCTION) for one in (PROXY, HEAD) for two in (TASK, HEAD)),
         (VALKEY, PROXY, DNS),
@@ -149,6 +150,8 @@ def test_the_clusters_own_addresses_are_values() -> None:
     assert reach(own, HEAD, elsewhere, 7000)
     assert reach(own, HEAD, API, 16443)
     assert not reach(own, HEAD, API, API_SERVER)
+    assert reach(own, CLEANUP, API, 16443)
+    assert not reach(own, CLEANUP, elsewhere, 7000)
     assert reach(own, TASK, Peer(address="10.9.0.4"), SSH)
     assert not reach(own, TASK, elsewhere, SSH)
     assert reach(own, TASK, Peer(address="192.168.0.1"), SSH)
