@@ -22,7 +22,11 @@ class WithNextflow(Release):
         """As any release, but for the head."""
         own = {"runs.headImage": IMAGE, "runs.taskResource": self.resource}
         sets = [part for name, value in own.items() for part in ("--set", f"{name}={value}")]
-        ours = {"CANCEL_GRACE_SECONDS": "20", "PIPELINE_SOURCES": "./,/workspace/pipelines/"}
+        ours = {
+            "CANCEL_GRACE_SECONDS": "20",
+            "PIPELINE_SOURCES": "./,/workspace/pipelines/",
+            "NEXTFLOW_CONFIG": "executor.pollInterval = '500 ms'",  # in place of 5 seconds: the tasks are short
+        }
         return super().helm(verb, *sets, *flags, chart=chart, **ours, **settings)
 
     def tasks_of(self, run_id: str, kind: str = "pods") -> list[Object]:

@@ -13,18 +13,16 @@ from common.settings import Settings
 from common.settle import tidy
 from tests.unit.samples import job, record, run_id
 
-NOW = datetime.now(UTC)
-
 
 def made(number: int, age: timedelta, **changes: object) -> Job:
     """A Job that was made so long ago."""
-    accepted = record(run_id=run_id(number), created_at=NOW - age)
+    accepted = record(run_id=run_id(number), created_at=datetime.now(UTC) - age)
     return job(record=accepted, uid=f"uid-{number}", **changes)
 
 
 def ended(number: int, age: timedelta) -> Job:
     """One whose run ended at once."""
-    return made(number, age, launched=True, condition="Complete", finished_at=NOW - age)
+    return made(number, age, launched=True, condition="Complete", finished_at=datetime.now(UTC) - age)
 
 
 class Cluster(KubernetesRunner):

@@ -45,9 +45,8 @@ class WithGit(WithNextflow):
 
     def helm(self, verb: str, *flags: str, chart: Path = CHART, **settings: str) -> str:
         """As any with Nextflow, but for the page's values."""
-        ours = {"NEXTFLOW_CONFIG": "executor.pollInterval = '500 ms'"}  # in place of 5 seconds: the tasks are short
         page = ("--values", self.file("values.yaml", "yaml"))
-        return super().helm(verb, *page, *flags, chart=chart, **ours, **settings)
+        return super().helm(verb, *page, *flags, chart=chart, **settings)
 
     def install(self, chart: Path = CHART) -> None:
         """Install it, and the server."""
