@@ -55,9 +55,8 @@ class Archive:
         raw, headers = answer
         with _understood():
             lines = [unpacked(line) for line in raw.split(b"\n") if line]
-            if any(
-                line.id <= before for before, line in zip([after, *(line.id for line in lines)], lines, strict=False)
-            ):
+            ids = [after, *(line.id for line in lines)]
+            if ids != sorted(set(ids)):
                 raise ValueError("its lines are in no order")
         return Page(lines, whole=headers.get(WHOLE) == "true")
 

@@ -66,9 +66,9 @@ class Log:
         """Where the file ends, as far as it was read."""
         return self._last, self._rest
 
-    def gap(self, why: bytes) -> Line:
+    def gap(self, at: LineId, why: bytes) -> Line:
         """A line, behind what is known, that says why others are missing."""
-        self.told = self.told.next()
+        self.told = at
         return Line(self.told, self.told.ms * 1_000_000 + self.told.seq // 1_000, GAP, why)
 
     def _number(self, raw: list[bytes]) -> list[Line]:
@@ -140,9 +140,9 @@ async def rest(log: Log, kept: Kept) -> Batches:
         yield batch
     if kept.whole or (log.complete and log.told == ZERO):
         yield ()  # it is there, be it that it is empty
-    elif log.told != ZERO:
+    elif log.told not in (ZERO, log.told.closing()):  # said once, however often it is read from there
         LINES_LOST.inc()
-        yield [log.gap(_CUT)]
+        yield [log.gap(log.told.closing(), _CUT)]
 
 
 async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) -> Batches:
@@ -176,7 +176,7 @@ async def _mended(log: Log, first: LineId, kept: Kept) -> Batches:
         yield batch
     if first > log.told:
         LINES_LOST.inc()
-        yield [log.gap(_HOLE)]
+        yield [log.gap(log.told.next(), _HOLE)]
 
 
 def is_there(pod: Object) -> bool:

@@ -103,7 +103,8 @@ class KubernetesRunner:
         job = _ours(found, pods)
         if job.awaited_since is None or job.message is not None:
             return job
-        return replace(job, message=reading.warning(await self._warnings(pods[0] if pods else found)))
+        about = next((pod for pod in pods if reading.is_heads(pod, run_id)), found)
+        return replace(job, message=reading.warning(await self._warnings(about)))
 
     async def jobs(self) -> Sequence[Job]:
         found = await self._api.items(self._paths.jobs, f"{ROLE}={HEAD}")
