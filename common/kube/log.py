@@ -32,6 +32,7 @@ class Log:
     Attributes:
         told: the newest line that has been given.
         complete: the file was read to its end, and gets no more lines.
+        ended: the last reading went on with the file until that came to its end.
     """
 
     def __init__(self, after: LineId = ZERO) -> None:
@@ -41,6 +42,7 @@ class Log:
 
     def begin(self) -> None:
         """From the first line of the file again."""
+        self.ended = False
         self._last: LineId = ZERO
         self._rest = b""
 
@@ -122,6 +124,7 @@ async def read(api: Api, pods: str, pod: Object, log: Log, kept: Kept) -> Batche
             async for batch in _reading(api.stream(path, **query), log, kept):
                 yield batch
             if "follow" in query:
+                log.ended = True
                 return
             log.complete, ended = ended == log.end, log.end
         for batch in _batched(log.fresh(log.rest())):
@@ -138,7 +141,7 @@ async def rest(log: Log, kept: Kept) -> Batches:
         return
     async for batch in new(log, kept.lines(log.told)):
         yield batch
-    if kept.whole or (log.complete and log.told == ZERO):
+    if kept.whole or log.ended or (log.complete and log.told == ZERO):
         yield ()  # it is there, be it that it is empty
     elif log.told not in (ZERO, log.told.closing()):  # said once, however often it is read from there
         LINES_LOST.inc()

@@ -131,12 +131,10 @@ def _end(condition: dict[str, Any], heads: Sequence[Object], failures: int) -> _
             code = status.get("state", {}).get("terminated", {}).get("exitCode")
             if code and status["name"] != RECORDER:
                 return _End(None, f"Nextflow was not started: {status['name']} ended with exit code {code} before it.")
-    if DISRUPTED in condition.get("message", ""):
+    if DISRUPTED in condition.get("message", "") or condition.get("reason") == _EXHAUSTED:
         return _End(None, f"{_TAKEN}.")
     if told := _EXIT_CODE.search(condition.get("message", "")):
         return _End(int(told[1]), _words(int(told[1]), None))
-    if condition.get("reason") == _EXHAUSTED:
-        return _End(None, "Its pod was deleted before Nextflow had ended.")
     return _End(None, condition.get("message"))
 
 

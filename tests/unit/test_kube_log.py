@@ -155,3 +155,17 @@ async def test_a_reading_that_was_cut_without_a_word_is_no_end() -> None:
     whole = raw(1, 2, 3)
     kubelet = Kubelet(*(("terminated", [piece]) for piece in (whole[:-20], whole[:-1], whole[:-1])))
     assert told(await recorded(kubelet)) == texts(1, 2, 3)
+
+
+async def test_a_log_that_was_followed_to_its_end_is_whole() -> None:
+    """Its pod may be gone right after that, as a cancelled run's is; one that was cut before it was gone is not."""
+    pod = a_pod(running={}) | {"metadata": {"name": "x"}}
+    for pieces, expected in (([raw(1, 2)], texts(1, 2)), ([raw(1, 2), None], [*texts(1, 2), "-"])):
+        log, nothing = logs.Log(), logs.Kept(None, RUN_ID, 1)
+        lines = [
+            line
+            async for batch in logs.read(Kubelet(("running", pieces)), "/pods", pod, log, nothing)
+            for line in batch
+        ]
+        lines += [line async for batch in logs.rest(log, nothing) for line in batch]
+        assert told(lines) == expected

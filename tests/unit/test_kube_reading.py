@@ -152,7 +152,7 @@ FAILED_BY_POLICY = condition(
             condition("Failed", "Job has failed indexes") | {"reason": "FailedIndexes"},
             [],
             None,
-            "Its pod was deleted before Nextflow had ended.",
+            "Its pod was taken from its node before Nextflow had ended.",
         ),
         (
             condition("Failed") | {"reason": "BackoffLimitExceeded"},
