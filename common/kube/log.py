@@ -108,14 +108,17 @@ class Kept:
             after = page.lines[-1].id
 
 
-async def read(api: Api, pods: str, pod: Object, log: Log, kept: Kept) -> Batches:
+async def read(api: Api, pods: str, pod: Object, log: Log, kept: Kept, *, over: bool = False) -> Batches:
     """What is new in the log of a pod's Nextflow, from its file as long as it goes on; an empty batch is a tick.
 
     What has ended is read until two readings agree on where: that one was cut is not told to who reads. Where the file
     is not to be had now, what is kept of the log has to do.
+
+    Args:
+        over: Nextflow has ended, whatever the pod says as yet.
     """
     query = {"container": objects.CONTAINER, "timestamps": "true"}
-    if "running" in reading.container(pod).get("state", {}):
+    if "running" in reading.container(pod).get("state", {}) and not over:
         query["follow"] = "true"
     path = f"{pods}/{pod['metadata']['name']}/log"
     ended = None

@@ -35,7 +35,9 @@ class OwnPod:
 
     def __init__(self, api: Api, pods: str, name: str, ending: asyncio.Event) -> None:
         self._api = api
-        self._ending = ending  # set once the pod is to end: what has not begun does so no more
+        # Set once the kubelet ends this container, which it does when Nextflow has ended, or will never begin. That is
+        # sooner than the pod says so, and there may be two seconds left: what is there now is the whole log.
+        self._ending = ending
         self._pods = pods
         self._path = f"{pods}/{name}"
 
@@ -43,7 +45,8 @@ class OwnPod:
         log, nothing = logs.Log(after), logs.Kept(None, run_id, attempt)
         while (pod := await self._api.get(self._path)) is not None:
             if logs.is_there(pod):
-                async for lines in logs.read(self._api, self._pods, pod, log, nothing):
+                over = self._ending.is_set()
+                async for lines in logs.read(self._api, self._pods, pod, log, nothing, over=over):
                     yield lines
             if log.complete or (self._ending.is_set() and not logs.is_there(pod)):
                 return
@@ -53,7 +56,9 @@ class OwnPod:
     async def final(self, run_id: str, attempt: int) -> bool | None:
         """None, too, of a pod that ends before it has begun, or that is gone while it may go on."""
         pod = await self._api.get(self._path)
-        return True if pod is not None and "terminated" in reading.container(pod).get("state", {}) else None
+        if pod is None or not logs.is_there(pod):
+            return None
+        return True if self._ending.is_set() or "terminated" in reading.container(pod)["state"] else None
 
 
 async def _main(run_id: str, environ: Mapping[str, str]) -> None:

@@ -52,6 +52,17 @@ class Kubelet(Api):
             yield piece
 
 
+class Told(Kubelet):
+    """One whose pod says that it runs, though it does not any more: nobody follows its log."""
+
+    async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
+        """The next reading."""
+        assert "follow" not in query
+        for piece in self._readings.pop(0)[1]:
+            assert piece is not None
+            yield piece
+
+
 async def recorded(kubelet: Kubelet, after: LineId = ZERO) -> list[Line]:
     """What a recorder reads of its own pod's log."""
     batches = OwnPod(kubelet, "/pods", "x", asyncio.Event()).lines(RUN_ID, 1, after)
@@ -169,3 +180,13 @@ async def test_a_log_that_was_followed_to_its_end_is_whole() -> None:
         ]
         lines += [line async for batch in logs.rest(log, nothing) for line in batch]
         assert told(lines) == expected
+
+
+async def test_a_recorder_that_is_ended_takes_what_is_there_for_the_whole_log() -> None:
+    """The kubelet ends it when Nextflow has ended: it need not wait until the pod says so, nor has it the time."""
+    ending = asyncio.Event()
+    ending.set()
+    kubelet = Told(("running", [raw(1, 2)]), ("running", [raw(1, 2, 3)]), ("running", [raw(1, 2, 3)]), ("running", []))
+    pod = OwnPod(kubelet, "/pods", "x", ending)
+    assert told([line async for batch in pod.lines(RUN_ID, 1) for line in batch]) == texts(1, 2, 3)
+    assert await pod.final(RUN_ID, 1) is True
