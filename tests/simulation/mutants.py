@@ -107,22 +107,10 @@ MUTANTS = {
     "nobody compares the requests of one key": Mutant(
         2, {claim._same_request: {"fingerprint != record.fingerprint": "False"}}
     ),
-    "what does not tell enough is believed when Redis goes away": Mutant(
-        1653,
-        {
-            claim._claim: {
-                "told = await platform.lock.ask(record.run_id)": "told = verdict = "
-                "await platform.lock.ask(record.run_id)"
-            }
-        },
-    ),
     "cancelled is told while pods are left": Mutant(
         1, {jobs.state: {"job.mark is not None and job.remains": "False"}, settle.settle: {"if left:": "if False:"}}
     ),
     "a cancel that was done is refused": Mutant(15, {cancel.cancel: {"not attempt.sent and ": ""}}),
-    "a cancel forgets a run that is not retained": Mutant(
-        22927, {cancel._Attempt._retained: {"if self._target is None:": "if True:"}}
-    ),
     "the end is read before the Lease": Mutant(
         209,
         {
