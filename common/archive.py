@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 _BATCH_LINES = 500
+_PAGE_LINES = 20_000  # each page is looked for from the beginning of a segment
 _BATCH_BYTES = 1024 * 1024
 _LINE_BYTES = 32 * 1024 * 1024  # what a few bytes would unpack to beyond it is not taken in
 _END = "end"
@@ -130,14 +131,11 @@ class Reader:
         return lines
 
     def _read(self, lines: list[Line], most: int) -> None:
-        while self._damage is None and len(lines) < most and (self._file is not None or self._next()):
+        while self._damage is None and (self._file is not None or self._next()):
             over = self._stems()[-1:] > [self._segment]  # asked for before its end is read: it gets no more lines
-            if self._read_segment(lines, most):
-                if not over:
-                    break
-                self.close()
-            elif sum(len(line.text) for line in lines) >= _BATCH_BYTES:
+            if not self._read_segment(lines, most) or not over:
                 break
+            self.close()
 
     def close(self) -> None:
         """Let go of the segment that is open."""
@@ -146,8 +144,8 @@ class Reader:
             self._file = None
 
     def _read_segment(self, lines: list[Line], most: int) -> bool:
-        """Read on in the open segment; whether to its end."""
-        size = 0
+        """Read on in the open segment; whether to its end, and there is room for more."""
+        size = sum(len(line.text) for line in lines)
         while self._file is not None and len(lines) < most and size < _BATCH_BYTES:
             raw = self._file.readline(_LINE_BYTES)
             if len(raw) == _LINE_BYTES:
@@ -197,7 +195,7 @@ def page(directory: Path, after: LineId) -> tuple[Sequence[Line], bool]:
     all_there = whole(directory)  # before anything is read: what is added from here on is not missed
     reader = Reader(directory, after)
     try:
-        return reader.read(), all_there
+        return reader.read(_PAGE_LINES), all_there
     except Damaged as damage:
         log.warning("an archive is damaged", extra={"directory": str(directory), "cause": str(damage)})
         return (), False
@@ -263,14 +261,14 @@ def regular(path: Path) -> BinaryIO:
 
 
 def _compress(plain: Path) -> None:
-    packed, temporary = plain.with_suffix(".log.gz"), plain.with_suffix(".log.tmp")
+    compressed, temporary = plain.with_suffix(".log.gz"), plain.with_suffix(".log.tmp")
     with plain.open("rb") as source, temporary.open("wb") as raw:
         with gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=6, mtime=0) as target:
             while block := source.read(1 << 20):
                 target.write(block)
         raw.flush()
         os.fsync(raw.fileno())
-    temporary.replace(packed)
+    temporary.replace(compressed)
     plain.unlink()
 
 

@@ -25,7 +25,7 @@ class Page(NamedTuple):
     whole: bool
 
 
-class Archive:
+class ArchiveClient:
     """A client of the `archive` function."""
 
     def __init__(self, url: str, token: str) -> None:
@@ -34,7 +34,7 @@ class Archive:
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
-    def open(cls, settings: Settings) -> "Archive | None":
+    def open(cls, settings: Settings) -> "ArchiveClient | None":
         """The archive that settings name, if they do; nothing is sent yet."""
         if settings.archive_url is None or settings.archive_token is None:
             return None

@@ -19,7 +19,6 @@ CLONES = "clones"  # of the Git repositories that the run's pipeline comes from
 _RESOURCES: Object = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 # What the two have to know of the settings; the rest of their surroundings is the image's and the Secret's.
 _SETTINGS = (
-    "release",
     "run_namespace",
     "task_resource",
     "work_path",

@@ -13,7 +13,7 @@ from common.cri import RawLine, parse_time
 from common.errors import Unavailable
 from common.events import GAP, ZERO, Line, LineId, number
 from common.kube import objects, reading
-from common.kube.archive import Archive
+from common.kube.archive import ArchiveClient
 from common.kube.transport import Api, Object
 from common.metrics import LINES_LOST
 from common.runner import Batches
@@ -87,7 +87,7 @@ class Kept:
         whole: what was read to its end was all of the log.
     """
 
-    def __init__(self, archive: Archive | None, run_id: str, attempt: int) -> None:
+    def __init__(self, archive: ArchiveClient | None, run_id: str, attempt: int) -> None:
         self._archive = archive
         self._run_id = run_id
         self._attempt = attempt

@@ -79,8 +79,10 @@ def attempt(pod: Object) -> int:
 def is_heads(found: Object, run_id: str) -> bool:
     """Whether a Pod or Job is a head, or its Job, and no task: by who has made it, as any task may have any label."""
     metadata = found["metadata"]
+    if "template" in found.get("spec", ()):  # a Job
+        return bool(metadata["name"] == run_id)
     owners = [owner for owner in metadata.get("ownerReferences", ()) if owner.get("controller")]
-    return metadata["name"] == run_id or any(owner["kind"] == "Job" and owner["name"] == run_id for owner in owners)
+    return any(owner["kind"] == "Job" and owner["name"] == run_id for owner in owners)
 
 
 def _made(status: Object) -> int:

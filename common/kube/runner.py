@@ -16,7 +16,7 @@ from common.errors import Conflict, Unavailable
 from common.events import ZERO
 from common.jobs import Holder, Job, Lease
 from common.kube import objects, reading, tasks
-from common.kube.archive import Archive
+from common.kube.archive import ArchiveClient
 from common.kube.objects import HEAD, ROLE, RUN_ID
 from common.kube.paths import Paths
 from common.kube.transport import Api, Object
@@ -45,7 +45,7 @@ class KubernetesRunner:
         )
         self._paths = Paths(settings)
         self._of_tasks = (self._paths.jobs, self._paths.pods)
-        self._archive = Archive.open(settings)
+        self._archive = ArchiveClient.open(settings)
 
     @classmethod
     def open(cls, settings: Settings) -> "KubernetesRunner":
@@ -184,6 +184,9 @@ class KubernetesRunner:
         if after == ZERO:  # whether the runtime's file begins with the first line is not to be seen in it
             async for lines in logs.new(log, kept.lines(after)):
                 yield lines
+            if kept.whole:
+                yield ()  # it is there, be it that it is empty
+                return
         while (job := await self.job(run_id)) is not None and not job.sealed and attempt <= job.attempt:
             pod = await self._head(run_id, attempt)
             if pod is not None and logs.is_there(pod) and not log.complete:

@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from common import archive as archives
-from common.archive import Archive as Writer
+from common.archive import Archive
 from common.callers import add
 from common.cri import RawLine
 from common.errors import Unavailable
 from common.events import GAP, ZERO, Line, LineId, number
 from common.kube import beside
-from common.kube.archive import Archive
+from common.kube.archive import ArchiveClient
 from common.kube.log import Kept
 from common.models import ProcessProgress, Progress
 from tests.functions.test_server import served
@@ -36,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("work")
     kept = Path(beside.kept(str(root), RUN_ID))
     for attempt in (1, 2):
-        writer = Writer(archives.place(kept, attempt))
+        writer = Archive(archives.place(kept, attempt))
         writer.append(LINES[: 600 // attempt])
         writer.close()
     (kept / "progress.json").write_text(PROGRESS.model_dump_json())
@@ -44,22 +44,22 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def archive(place: Path) -> AsyncIterator[Archive]:
+async def archive(place: Path) -> AsyncIterator[ArchiveClient]:
     """A client of the function, which is served alone: neither Redis nor a cluster is there."""
     token = add(place / "tokens", "stream", "read")
     environ = {"PATH": os.environ["PATH"], "WORK_PATH": str(place), "TOKENS_FILE": str(place / "tokens")}
     with served("archive", {**environ, "RUNNER": "kubernetes", "RATE_LIMITS": "off"}) as (address, _):
-        client = Archive(f"http://{address}", token)
+        client = ArchiveClient(f"http://{address}", token)
         yield client
         await client.close()
 
 
-async def read(archive: Archive, attempt: int = 1, after: LineId = ZERO, run: str = RUN_ID) -> list[Line]:
+async def read(archive: ArchiveClient, attempt: int = 1, after: LineId = ZERO, run: str = RUN_ID) -> list[Line]:
     """All that is kept behind a line."""
     return [line async for batch in Kept(archive, run, attempt).lines(after) for line in batch]
 
 
-async def test_what_is_kept_is_read(archive: Archive) -> None:
+async def test_what_is_kept_is_read(archive: ArchiveClient) -> None:
     """From its beginning and behind any line, of each attempt; nothing of what there is not."""
     assert await read(archive) == LINES
     assert await read(archive, 2) == LINES[:300]
@@ -80,17 +80,17 @@ async def test_what_is_kept_is_read(archive: Archive) -> None:
         "run_id=../x&attempt=1",
     ],
 )
-async def test_what_names_no_place_is_refused(archive: Archive, query: str) -> None:
+async def test_what_names_no_place_is_refused(archive: ArchiveClient, query: str) -> None:
     """No path comes out of a query."""
     answer = await asyncio.to_thread(httpx.get, f"{archive._url}?{query}", headers=archive._headers)
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
 
 
-async def test_nobody_reads_it_without_a_token(archive: Archive) -> None:
+async def test_nobody_reads_it_without_a_token(archive: ArchiveClient) -> None:
     """Who has none is told so; the client calls it away, as it is no use to wait for anything else."""
     answer = await asyncio.to_thread(httpx.get, f"{archive._url}/progress?run_id={RUN_ID}")
     assert answer.status_code == 401
-    stranger = Archive(archive._url.removesuffix(f"{API}/archive"), "nfc_stranger")
+    stranger = ArchiveClient(archive._url.removesuffix(f"{API}/archive"), "nfc_stranger")
     with pytest.raises(Unavailable, match="401"):
         await read(stranger)
     await stranger.close()
@@ -98,7 +98,7 @@ async def test_nobody_reads_it_without_a_token(archive: Archive) -> None:
 
 async def test_an_archive_that_is_away() -> None:
     """Is a dependency that is."""
-    nowhere = Archive("http://127.0.0.1:1", "x")
+    nowhere = ArchiveClient("http://127.0.0.1:1", "x")
     with pytest.raises(Unavailable, match="cannot be reached"):
         await read(nowhere)
     await nowhere.close()

@@ -22,7 +22,7 @@ from common.web.app import App
 from common.web.endpoint import PREFIX
 from functions.server import configuration
 from functions.stream.main import stream
-from tests.unit.logs import World, eventually
+from tests.unit.logs import World, eventually, world
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SSE = {"accept": "text/event-stream"}
@@ -148,3 +148,19 @@ def recorded(name: str, body: str) -> None:
 def unstamped(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Events but for the time at which notices were made."""
     return [event if event["type"] == "log" else {**event, "timestamp": "NOW"} for event in events]
+
+
+@pytest.fixture
+async def given(redis_url: str) -> AsyncIterator[World]:
+    """An empty world with one process."""
+    async with world(redis_url) as made:
+        made.process(**OPEN)
+        yield made
+
+
+@pytest.fixture
+async def served(given: World) -> AsyncIterator[Served]:
+    """The world's first process, served; when it is closed nobody follows any more."""
+    async with serve(given.processes[0]) as made:
+        yield made
+    await eventually(lambda: counted() == {}, counted)

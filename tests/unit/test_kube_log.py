@@ -8,11 +8,12 @@ import pytest
 from common.errors import Unavailable
 from common.events import GAP, ZERO, Line, LineId
 from common.kube import log as logs
-from common.kube.archive import Archive, Page
+from common.kube.archive import ArchiveClient, Page
+from common.kube.runner import KubernetesRunner
 from common.kube.transport import Api, Object
 from common.recorder.kubernetes import OwnPod
-from tests.unit.test_kube_objects import RUN_ID
-from tests.unit.test_kube_reading import a_pod
+from tests.unit.test_kube_objects import RUN_ID, SETTINGS
+from tests.unit.test_kube_reading import LAUNCH, a_job, a_pod, condition
 
 
 def raw(*numbers: int) -> bytes:
@@ -113,7 +114,7 @@ async def test_going_on_behind_a_line() -> None:
     assert told(await recorded(Kubelet(*twice(4)), second.id)) == ["-", *texts(4)]
 
 
-class Keeping(Archive):
+class Keeping(ArchiveClient):
     """An archive that has these lines."""
 
     def __init__(self, *numbers: int, whole: bool = False) -> None:
@@ -151,7 +152,7 @@ async def test_what_is_kept_elsewhere_fills_the_gap(kept: Sequence[int], expecte
         (None, 2, ["-"]),
     ],
 )
-async def test_an_end_that_nobody_has_is_a_gap(archive: Archive | None, known: int, expected: list[str]) -> None:
+async def test_an_end_that_nobody_has_is_a_gap(archive: ArchiveClient | None, known: int, expected: list[str]) -> None:
     """Where the pod is gone the archive has the rest, if it was finished: else there may have been more."""
     log = logs.Log(at(known))
     lines = [line async for batch in logs.rest(log, logs.Kept(archive, RUN_ID, 1)) for line in batch]
@@ -190,3 +191,42 @@ async def test_a_recorder_that_is_ended_takes_what_is_there_for_the_whole_log() 
     pod = OwnPod(kubelet, "/pods", "x", ending)
     assert told([line async for batch in pod.lines(RUN_ID, 1) for line in batch]) == texts(1, 2, 3)
     assert await pod.final(RUN_ID, 1) is True
+
+
+PUT_OUT = a_pod("head", "Failed", terminated={"exitCode": 137})
+PUT_OUT["status"] |= {"reason": "Evicted", "message": "The node was low on resource: memory."}
+PUT_OUT["metadata"]["name"] = "x"
+
+
+@pytest.mark.parametrize(
+    ("archive", "after", "expected"),
+    [
+        (Keeping(1, 2, 3, whole=True), ZERO, texts(1, 2, 3)),
+        (Keeping(1, 2, 3, whole=True), at(2), texts(3)),
+        (Keeping(1, 2, 3), ZERO, [*texts(1, 2, 3), "-"]),
+        (Keeping(1, 2, 3), at(3), ["-"]),
+        (None, at(2), ["-"]),
+        (None, ZERO, []),
+    ],
+)
+async def test_the_log_of_a_head_that_the_kubelet_put_out_comes_to_an_end(
+    archive: ArchiveClient | None, after: LineId, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pod stays, and its log does not: nobody waits for it, and what the archive does not have is a gap."""
+    monkeypatch.setattr("common.kube.runner._LOOK_SECONDS", 0)
+    monkeypatch.setattr(ArchiveClient, "open", lambda settings: archive)
+
+    class Cleared(Api):
+        async def get(self, path: str, **query: str) -> Object | None:
+            if "labelSelector" in query:
+                return {"metadata": {}, "items": [PUT_OUT] if path.endswith("/pods") else []}
+            return a_job(LAUNCH, failed=1, conditions=[condition("Failed")])
+
+        async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
+            raise Unavailable("runner", "no such container")
+            yield b""
+
+    runner = KubernetesRunner(SETTINGS, Cleared())
+    async with asyncio.timeout(5):
+        lines = [line async for batch in runner.lines(RUN_ID, 1, after) for line in batch]
+    assert told(lines) == expected

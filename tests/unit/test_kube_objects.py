@@ -215,7 +215,6 @@ def test_a_recorder_is_a_sidecar_with_a_secret_of_its_own() -> None:
     assert recorder["volumeMounts"] == prepare["volumeMounts"]
     known = {variable["name"]: variable.get("value") for variable in recorder["env"]}
     assert known == {
-        "RELEASE": "nextflow-controller",
         "RUN_NAMESPACE": "runs",
         "TASK_RESOURCE": "Pod",
         "WORK_PATH": "/mnt/work",

@@ -1,6 +1,5 @@
 """What stands in a stream beside the log: gaps in the log itself, and where the next attempt begins."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -9,30 +8,14 @@ from common import feed, reader
 from common.events import GAP, ZERO, Cursor, Line, LineId, line_event
 from common.frames import Lines
 from tests.unit import samples
-from tests.unit.logs import World, eventually, world
-from tests.unit.serving import OPEN, Served, counted, serve, unstamped
+from tests.unit.logs import World
+from tests.unit.serving import Served, given, served, unstamped
 from tests.unit.test_follow import entries, flush, hurry, texts
 from tests.unit.test_stream_followers import over_ndjson, over_sse, over_websocket
 
-__all__ = ["hurry"]  # a fixture
+__all__ = ["given", "hurry", "served"]  # fixtures
 
 STATUS_ALONE = frozenset({"status"})
-
-
-@pytest.fixture
-async def given(redis_url: str) -> AsyncIterator[World]:
-    """An empty world with one process."""
-    async with world(redis_url) as made:
-        made.process(**OPEN)
-        yield made
-
-
-@pytest.fixture
-async def served(given: World) -> AsyncIterator[Served]:
-    """The world's first process, served; when it is closed nobody follows any more."""
-    async with serve(given.processes[0]) as made:
-        yield made
-    await eventually(lambda: counted() == {}, counted)
 
 
 def frame(*letters: str) -> Lines:

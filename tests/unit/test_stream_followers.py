@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -13,29 +12,25 @@ from common import follow, reader
 from common.events import encode
 from common.frames import Lines
 from common.streams import Streams
-from tests.unit.logs import World, asks, eventually, world
-from tests.unit.serving import NDJSON, OPEN, SSE, Served, counted, finish, read, serve, small_socket, unstamped
+from tests.unit.logs import World, asks, eventually
+from tests.unit.serving import (
+    NDJSON,
+    SSE,
+    Served,
+    counted,
+    finish,
+    given,
+    read,
+    serve,
+    served,
+    small_socket,
+    unstamped,
+)
 from tests.unit.test_follow import hurry, texts
 
-__all__ = ["hurry"]  # a fixture
+__all__ = ["given", "hurry", "served"]  # fixtures
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-async def given(redis_url: str) -> AsyncIterator[World]:
-    """An empty world with one process."""
-    async with world(redis_url) as made:
-        made.process(**OPEN)
-        yield made
-
-
-@pytest.fixture
-async def served(given: World) -> AsyncIterator[Served]:
-    """The world's first process, served; when it is closed nobody follows any more."""
-    async with serve(given.processes[0]) as made:
-        yield made
-    await eventually(lambda: counted() == {}, counted)
 
 
 async def over_sse(served: Served) -> list[dict[str, Any]]:

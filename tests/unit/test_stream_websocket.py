@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +18,15 @@ from common.web.endpoint import PREFIX
 from functions.stream.main import stream
 from tests.redis_server import OwnRedis
 from tests.unit import samples
-from tests.unit.logs import World, eventually, world
-from tests.unit.serving import NDJSON, OPEN, Served, counted, finish, read, recorded, serve, small_socket
+from tests.unit.logs import World, eventually
+from tests.unit.serving import NDJSON, OPEN, Served, counted, finish, given, read, recorded, serve, served, small_socket
 from tests.unit.test_follow import hurry, texts
 
-__all__ = ["hurry"]  # a fixture
+__all__ = ["given", "hurry", "served"]  # fixtures
 
 pytestmark = pytest.mark.slow
 
 COMPLETE = (1000, "complete")
-
-
-@pytest.fixture
-async def given(redis_url: str) -> AsyncIterator[World]:
-    """An empty world with one process."""
-    async with world(redis_url) as made:
-        made.process(**OPEN)
-        yield made
-
-
-@pytest.fixture
-async def served(given: World) -> AsyncIterator[Served]:
-    """The world's first process, served; when it is closed nobody follows any more."""
-    async with serve(given.processes[0]) as made:
-        yield made
-    await eventually(lambda: counted() == {}, counted)
 
 
 def lines(events: list[dict[str, Any]]) -> list[bytes]:

@@ -1,7 +1,6 @@
 """Pipelines by the URL of a Git server: its revisions, and what is private there."""
 
 import json
-import os
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +12,7 @@ import pytest
 
 from tests.cluster.nextflow import TASK_IMAGE, WithNextflow
 from tests.cluster.place import IMAGES, command, kubectl
-from tests.cluster.release import CHART, Caller
+from tests.cluster.release import CHART, Caller, installed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -67,15 +66,10 @@ class WithGit(WithNextflow):
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WithGit]:
     """The chart, installed with Nextflow and a Git server."""
-    if "TEST_CLUSTER" not in os.environ:
-        pytest.skip("make test-cluster runs it on a cluster")
     release = WithGit(secrets.token_hex(3))
     release.scratch = tmp_path_factory.mktemp("lab")
-    try:
-        release.install()
-        yield release
-    finally:
-        release.uninstall()
+    with installed(release) as made:
+        yield made
 
 
 @pytest.fixture

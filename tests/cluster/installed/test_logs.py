@@ -10,8 +10,8 @@ from tests.cluster.release import FUNCTIONS, HELD, Caller, Release, eventually, 
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-# Four times as much as a log file of the kubelet's holds (10 MiB), and each time as long as it may take to look.
-PARTS, PART_LINES = 4, 110_000
+# Twice twice as much as a log file of the kubelet's holds (10 MiB), and each time as long as it may take to look.
+PARTS, PART_LINES = 2, 220_000
 LONG = f"""\
 line=$(printf '%092d' 0); for part in $(seq {PARTS}); do
 seq -f "%06.0f $line" $(((part - 1) * {PART_LINES} + 1)) $((part * {PART_LINES})); sleep 11; done\

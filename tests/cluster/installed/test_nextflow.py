@@ -1,7 +1,6 @@
 """A real Nextflow with its task pods, through the Ingress: followed, published, cancelled without a rest."""
 
 import asyncio
-import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 
 from tests.cluster.following import Follower
 from tests.cluster.nextflow import TASK_IMAGE, WithNextflow
-from tests.cluster.release import API, INGRESS, Caller, Object, Release, eventually, log
+from tests.cluster.release import API, INGRESS, Caller, Object, Release, eventually, installed, log
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -33,15 +32,10 @@ PODS = pytest.mark.parametrize("nextflow", ["Pod"], indirect=True)  # what is th
 @pytest.fixture(scope="module", params=["Pod", "Job"])
 def nextflow(request: pytest.FixtureRequest) -> Iterator[WithNextflow]:
     """The chart, installed with Nextflow."""
-    if "TEST_CLUSTER" not in os.environ:
-        pytest.skip("make test-cluster runs it on a cluster")
     release = WithNextflow(secrets.token_hex(3))
     release.resource = request.param
-    try:
-        release.install()
-        yield release
-    finally:
-        release.uninstall()
+    with installed(release) as made:
+        yield made
 
 
 @pytest.fixture
