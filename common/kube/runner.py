@@ -87,24 +87,26 @@ class KubernetesRunner:
         return _ours(await self._api.create(self._paths.jobs, made))
 
     async def job(self, run_id: str) -> Job | None:
-        if not is_run_id(run_id):
-            return None
-        found = await self._api.get(self._paths.job(run_id))
+        return (await self._seen(run_id))[0]
+
+    async def _seen(self, run_id: str) -> tuple[Job | None, Sequence[Object]]:
+        """A run's Job, and the pods that were looked at for it."""
+        found = await self._api.get(self._paths.job(run_id)) if is_run_id(run_id) else None
         if found is None:
-            return None
+            return None, ()
         # One whose record cannot be read is not absent: it may have pods, and its Lease must not be emptied.
         job = _ours(found)
         if not job.launched:
-            return job
+            return job, ()
         pods = await self._api.items(self._paths.pods, f"{RUN_ID}={run_id}")
         if job.condition is not None:  # the Jobs of its tasks make pods as long as they are there
             jobs = await self._api.items(self._paths.jobs, f"{RUN_ID}={run_id}")
             pods += [task for task in jobs if not reading.is_heads(task, run_id)]
         job = _ours(found, pods)
-        if job.awaited_since is None or job.message is not None:
-            return job
-        about = next((pod for pod in pods if reading.is_heads(pod, run_id)), found)
-        return replace(job, message=reading.warning(await self._warnings(about)))
+        if job.awaited_since is not None and job.message is None:
+            about = next((pod for pod in pods if reading.is_heads(pod, run_id)), found)
+            job = replace(job, message=reading.warning(await self._warnings(about)))
+        return job, pods
 
     async def jobs(self) -> Sequence[Job]:
         found = await self._api.items(self._paths.jobs, f"{ROLE}={HEAD}")
@@ -187,8 +189,12 @@ class KubernetesRunner:
             if kept.whole:
                 yield ()  # it is there, be it that it is empty
                 return
-        while (job := await self.job(run_id)) is not None and not job.sealed and attempt <= job.attempt:
-            pod = await self._head(run_id, attempt)
+        while True:
+            job, pods = await self._seen(run_id)
+            if job is None or job.sealed or attempt > job.attempt:
+                break
+            heads = (pod for pod in pods if reading.is_heads(pod, run_id))
+            pod = next((head for head in heads if reading.attempt(head) == attempt), None)
             if pod is not None and logs.is_there(pod) and not log.complete:
                 async for lines in logs.read(self._api, self._paths.pods, pod, log, kept):
                     yield lines
@@ -221,11 +227,6 @@ class KubernetesRunner:
             found = await self._api.get(self._paths.events, fieldSelector=query)
             return list(found["items"]) if found else []
         return []
-
-    async def _head(self, run_id: str, attempt: int) -> Object | None:
-        pods = await self._api.items(self._paths.pods, f"{RUN_ID}={run_id}")
-        heads = (pod for pod in pods if reading.is_heads(pod, run_id))
-        return next((pod for pod in heads if reading.attempt(pod) == attempt), None)
 
     async def _patch(self, read: Job, patch: Object) -> Job:
         return _ours(await self._api.merge(self._paths.job(read.run_id), patch))
