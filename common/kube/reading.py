@@ -85,6 +85,11 @@ def is_heads(found: Object, run_id: str) -> bool:
     return any(owner["kind"] == "Job" and owner["name"] == run_id for owner in owners)
 
 
+def lives(pod: Object) -> bool:
+    """Whether a pod's containers have not all ended."""
+    return pod.get("status", {}).get("phase") not in _OVER
+
+
 def _made(status: Object) -> int:
     """How many heads the Job controller has made, as far as it has written that down.
 
@@ -108,7 +113,7 @@ def warning(events: Sequence[Object]) -> str | None:
 
 def _remains(pods: Sequence[Object], heads: Sequence[Object]) -> tuple[str, ...]:
     """Every pod (or Job) of a task, whatever it says of itself, and every head that has not ended."""
-    over = [pod for pod in heads if pod.get("status", {}).get("phase") in _OVER]
+    over = [pod for pod in heads if not lives(pod)]
     return tuple(pod["metadata"]["name"] for pod in pods if pod not in over)
 
 

@@ -92,13 +92,20 @@ class KubernetesRunner:
     async def _seen(self, run_id: str) -> tuple[Job | None, Sequence[Object]]:
         """A run's Job, and the pods that were looked at for it."""
         found = await self._api.get(self._paths.job(run_id)) if is_run_id(run_id) else None
-        if found is None:
-            return None, ()
-        # One whose record cannot be read is not absent: it may have pods, and its Lease must not be emptied.
-        job = _ours(found)
-        if not job.launched:
-            return job, ()
-        pods = await self._api.items(self._paths.pods, f"{RUN_ID}={run_id}")
+        while True:
+            if found is None:
+                return None, ()
+            # One whose record cannot be read is not absent: it may have pods, and its Lease must not be emptied.
+            job = _ours(found)
+            if not job.launched:
+                return job, ()
+            pods = await self._api.items(self._paths.pods, f"{RUN_ID}={run_id}")
+            if job.condition is not None or any(reading.is_heads(pod, run_id) and reading.lives(pod) for pod in pods):
+                break
+            # The last head may be neither among the counted nor the pods: it was counted and deleted in between.
+            found = await self._api.get(self._paths.job(run_id))
+            if found is not None and found["metadata"]["resourceVersion"] == job.version:
+                break
         if job.condition is not None:  # the Jobs of its tasks make pods as long as they are there
             jobs = await self._api.items(self._paths.jobs, f"{RUN_ID}={run_id}")
             pods += [task for task in jobs if not reading.is_heads(task, run_id)]

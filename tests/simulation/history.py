@@ -188,6 +188,8 @@ class History:
                 status = (await look.run(platform, run_id)).status
             except RunNotFound:
                 status = None
+            if status is State.QUEUED and not self.callers.is_kept(run_id) and job is not None and not job.launched:
+                continue  # a creation that came long after its run's whole life; what it has made is deleted as well
             if status not in known:
                 world.broken.append(f"{when}: status says {run_id} {status}; in truth {truth}")
         queued = [run_id for run_id, state in told.items() if state is State.QUEUED]

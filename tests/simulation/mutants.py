@@ -50,7 +50,7 @@ MUTANTS = {
         },
     ),
     "a UID is not looked at": Mutant(
-        1347,
+        679,
         {
             look.sight: {"and job.uid == lease.holder.uid ": ""},
             claim._Admission._launched: {
@@ -90,7 +90,7 @@ MUTANTS = {
     ),
     "a launch is not conditional": Mutant(407, {objects.launch: {_VERSION: ""}}),
     "a seal is not conditional": Mutant(89, {objects.seal: {_VERSION: ""}}),
-    "a stop is not conditional": Mutant(111, {objects.stop: {_VERSION: ""}}),
+    "a stop is not conditional": Mutant(190, {objects.stop: {_VERSION: ""}}),
     "a delete is not conditional": Mutant(5, {KubernetesRunner.delete: {'{"preconditions": conditions, ': "{"}}),
     # Order, and who may do what.
     "the Lease is emptied while the run goes on": Mutant(6, {settle.settle: {"if not job.ended:": "if False:"}}),
@@ -110,9 +110,9 @@ MUTANTS = {
     "cancelled is told while pods are left": Mutant(
         1, {jobs.state: {"job.mark is not None and job.remains": "False"}, settle.settle: {"if left:": "if False:"}}
     ),
-    "a cancel that was done is refused": Mutant(15, {cancel.cancel: {"not attempt.sent and ": ""}}),
+    "a cancel that was done is refused": Mutant(21, {cancel.cancel: {"not attempt.sent and ": ""}}),
     "the end is read before the Lease": Mutant(
-        209,
+        2,
         {
             look.sight: {
                 "lease = await runner.lease()": "lease = await runner.lease(); holder = lease.holder",
@@ -165,6 +165,11 @@ MUTANTS = {
                 'for key in ("failed", "active")))'
             }
         },
+    ),
+    "a head that goes between two looks is forgotten": Mutant(
+        4519,
+        {KubernetesRunner._seen: {"if job.condition is not None or any(": "if True or any("}},
+        breaks="was told of attempt",
     ),
     "a head that is to end counts twice": Mutant(
         54, {reading._made: {'if status.get("conditions")': "if False"}}, breaks="which has had"
