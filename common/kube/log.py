@@ -32,17 +32,19 @@ class Log:
     Attributes:
         told: the newest line that has been given.
         complete: the file was read to its end, and gets no more lines.
-        ended: the last reading went on with the file until that came to its end.
+        ended: a reading went on with the file until that came to its end, and none has found more since.
+        tail: the last line of that reading, if it never got its newline.
     """
 
     def __init__(self, after: LineId = ZERO) -> None:
         self.told = after
         self.complete = False
+        self.ended = False
+        self.tail: Sequence[Line] = ()
         self.begin()
 
     def begin(self) -> None:
         """From the first line of the file again."""
-        self.ended = False
         self._last: LineId = ZERO
         self._rest = b""
 
@@ -56,11 +58,16 @@ class Log:
         last, self._rest = self._rest, b""
         return self._number([last] if last else [])
 
+    def follow_ended(self) -> None:
+        """The file was followed to its end; nobody may be able to read it once more."""
+        self.ended, self.tail = True, self.rest()
+
     def fresh(self, lines: Sequence[Line]) -> list[Line]:
         """Those that have not been given yet; they are from now on."""
         found = [line for line in lines if line.id > self.told]
         if found:
             self.told = found[-1].id
+            self.ended = False
         return found
 
     @property
@@ -127,7 +134,7 @@ async def read(api: Api, pods: str, pod: Object, log: Log, kept: Kept, *, over: 
             async for batch in _reading(api.stream(path, **query), log, kept):
                 yield batch
             if "follow" in query:
-                log.ended = True
+                log.follow_ended()
                 return
             log.complete, ended = ended == log.end, log.end
         for batch in _batched(log.fresh(log.rest())):
@@ -145,7 +152,7 @@ async def rest(log: Log, kept: Kept) -> Batches:
     async for batch in new(log, kept.lines(log.told)):
         yield batch
     if kept.whole or log.ended or (log.complete and log.told == ZERO):
-        yield ()  # it is there, be it that it is empty
+        yield log.fresh(log.tail)  # it is there, be it that it is empty
     elif log.told not in (ZERO, log.told.closing()):  # said once, however often it is read from there
         LINES_LOST.inc()
         yield [log.gap(log.told.closing(), _CUT)]

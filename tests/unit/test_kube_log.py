@@ -169,18 +169,30 @@ async def test_a_reading_that_was_cut_without_a_word_is_no_end() -> None:
     assert told(await recorded(kubelet)) == texts(1, 2, 3)
 
 
-async def test_a_log_that_was_followed_to_its_end_is_whole() -> None:
+RUNS, HAS_RUN = (pod | {"metadata": {"name": "x"}} for pod in (a_pod(running={}), a_pod(terminated={})))
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected"),
+    [
+        ([("running", [raw(1, 2)])], texts(1, 2)),
+        ([("running", [raw(1, 2)[:-1]])], texts(1, 2)),
+        ([("running", [raw(1, 2), None])], [*texts(1, 2), "-"]),
+        # Gone while it was read again: nothing was missing as far as that went, or there was more.
+        ([("running", [raw(1, 2)]), ("terminated", [None])], texts(1, 2)),
+        ([("running", [raw(1, 2)]), ("terminated", [raw(1, 2)]), ("terminated", [None])], texts(1, 2)),
+        ([("running", [raw(1, 2)[:-1]]), ("terminated", [raw(1), None])], texts(1, 2)),
+        ([("running", [raw(1, 2)]), ("terminated", [raw(1, 2, 3), None])], [*texts(1, 2, 3), "-"]),
+    ],
+)
+async def test_a_log_that_was_followed_to_its_end_is_whole(
+    readings: list[tuple[str, Sequence[bytes | None]]], expected: list[str]
+) -> None:
     """Its pod may be gone right after that, as a cancelled run's is; one that was cut before it was gone is not."""
-    pod = a_pod(running={}) | {"metadata": {"name": "x"}}
-    for pieces, expected in (([raw(1, 2)], texts(1, 2)), ([raw(1, 2), None], [*texts(1, 2), "-"])):
-        log, nothing = logs.Log(), logs.Kept(None, RUN_ID, 1)
-        lines = [
-            line
-            async for batch in logs.read(Kubelet(("running", pieces)), "/pods", pod, log, nothing)
-            for line in batch
-        ]
-        lines += [line async for batch in logs.rest(log, nothing) for line in batch]
-        assert told(lines) == expected
+    log, nothing, kubelet = logs.Log(), logs.Kept(None, RUN_ID, 1), Kubelet(*readings)
+    batches = [logs.read(kubelet, "/pods", pod, log, nothing) for pod in (RUNS, HAS_RUN)[: len(readings)]]
+    batches.append(logs.rest(log, nothing))
+    assert told([line for some in batches async for batch in some for line in batch]) == expected
 
 
 async def test_a_recorder_that_is_ended_takes_what_is_there_for_the_whole_log() -> None:
