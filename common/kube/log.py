@@ -4,10 +4,17 @@ Nine-digit times, one a line; what does not end with a newline is the log's last
 the runtime's current file: it is read again from its beginning after every cut, where the same lines
 get the same ids and those that are known are dropped. A file that begins behind what is known was
 begun anew meanwhile; what stood between is asked for elsewhere, and where nobody has it, a line says so.
+
+The kubelet that is asked to go on does so with the file that it finds once it is told of a new one, and
+is told of none that was begun before it had come to the end of the first: it may leave files out, or
+wait for ever. So what the current file begins with is asked for now and then.
+Source: kubernetes, pkg/kubelet/kuberuntime/logs/logs.go, ReadLogs and waitLogs.
 """
 
+import time
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 from common.cri import RawLine, parse_time
 from common.errors import Unavailable
@@ -19,9 +26,15 @@ from common.metrics import LINES_LOST
 from common.runner import Batches
 
 _BATCH_LINES = 500
+# Well below the ten seconds after which a kubelet looks, by default, whether a file is to be begun anew.
+_FILE_SECONDS = 1.0
+_SILENT_TICKS = 3  # half a second each; the kubelet reads on every second, come what may
+_TIME_BYTES = 40  # a line's time, and no more than a few of its text
 _CLEARED = ("Evicted", "Preempting")
 _CUT = b"The end of the log is not to be had: neither where it was written nor in the archive."
 _HOLE = b"The runtime has begun its log file anew while nobody read it: lines may be missing here."
+
+_QUERY = {"container": objects.CONTAINER, "timestamps": "true"}
 
 NOTHING = (ZERO, b"")  # the end of a file without a line
 
@@ -34,6 +47,8 @@ class Log:
         complete: the file was read to its end, and gets no more lines.
         ended: a reading went on with the file until that came to its end, and none has found more since.
         tail: the last line of that reading, if it never got its newline.
+        ahead: what files begin with that were seen and that the reading has not come to.
+        following: what the next reading begins with, if that misses nothing; ZERO: with whatever it does.
     """
 
     def __init__(self, after: LineId = ZERO) -> None:
@@ -41,10 +56,12 @@ class Log:
         self.complete = False
         self.ended = False
         self.tail: Sequence[Line] = ()
+        self.following: LineId | None = None
         self.begin()
 
     def begin(self) -> None:
         """From the first line of the file again."""
+        self.ahead: list[LineId] = []
         self._last: LineId = ZERO
         self._rest = b""
 
@@ -124,18 +141,16 @@ async def read(api: Api, pods: str, pod: Object, log: Log, kept: Kept, *, over: 
     Args:
         over: Nextflow has ended, whatever the pod says as yet.
     """
-    query = {"container": objects.CONTAINER, "timestamps": "true"}
-    if "running" in reading.container(pod).get("state", {}) and not over:
-        query["follow"] = "true"
     path = f"{pods}/{pod['metadata']['name']}/log"
     ended = None
     try:
-        while not log.complete:
-            async for batch in _reading(api.stream(path, **query), log, kept):
+        if "running" in reading.container(pod).get("state", {}) and not over:
+            async for batch in _followed(api, path, log, kept):
                 yield batch
-            if "follow" in query:
-                log.follow_ended()
-                return
+            return
+        while not log.complete:
+            async for batch in _reading(api.stream(path, **_QUERY), log, kept):
+                yield batch
             log.complete, ended = ended == log.end, log.end
         for batch in _batched(log.fresh(log.rest())):
             yield batch
@@ -158,18 +173,60 @@ async def rest(log: Log, kept: Kept) -> Batches:
         yield [log.gap(log.told.closing(), _CUT)]
 
 
+async def _followed(api: Api, path: str, log: Log, kept: Kept) -> Batches:
+    """What is new in the file as it goes on, and in those after it, as far as the kubelet comes to them."""
+    looked, before, ticks = time.monotonic(), None, 0
+    async with aclosing(_reading(api.stream(path, **_QUERY, follow="true"), log, kept)) as batches:
+        async for batch in batches:
+            yield batch
+            ticks = 0 if batch else ticks + 1
+            if time.monotonic() - looked < _FILE_SECONDS:
+                continue
+            first = await _first(api, path)
+            if first is not None and (first > log.told if first != ZERO else log.end != NOTHING):
+                # Another file than this reading's. Told by ticks, as time may pass while nobody takes what has come.
+                if before == (first, log.end) and ticks >= _SILENT_TICKS:
+                    log.following = first
+                    return
+                if first != ZERO and first not in log.ahead:
+                    log.ahead.append(first)
+            looked, found = time.monotonic(), (first, log.end)
+            if found != before:
+                before, ticks = found, 0
+    log.follow_ended()
+
+
+async def _first(api: Api, path: str) -> LineId | None:
+    """What the current file begins with: ZERO, where it is empty; None where that is not to be had."""
+    with suppress(Unavailable):
+        chunks = [chunk async for chunk in api.stream(path, **_QUERY, limitBytes=str(_TIME_BYTES))]
+        line = _raw(b"".join(chunks))
+        return LineId.of_time(line.at_ns) if line is not None else ZERO
+    return None
+
+
 async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) -> Batches:
     """What is new in one reading of the file."""
     log.begin()
     begun = False
+    following, log.following = log.following, None  # of this reading only
     async for chunk in chunks:
         if not chunk:
             yield ()
         lines = log.feed(chunk)
         if lines and not begun:
             begun = True
-            async for batch in _mended(log, lines[0].id, kept):
+            if following not in (lines[0].id, ZERO):
+                async for batch in _mended(log, lines[0].id, kept):
+                    yield batch
+        while lines and log.ahead and log.ahead[0] <= lines[-1].id:
+            before, lines = _split(lines, log.ahead[0])
+            for batch in _batched(log.fresh(before)):
                 yield batch
+            if LineId.of_time(lines[0].at_ns) != log.ahead[0]:  # the kubelet has left that file out
+                async for batch in _mended(log, lines[0].id, kept):
+                    yield batch
+            log.ahead.pop(0)  # not before: who is given the batches looks whether it is there
         for batch in _batched(log.fresh(lines)):
             yield batch
 
@@ -206,6 +263,12 @@ def _batched(lines: list[Line]) -> Iterator[list[Line]]:
     """The lines in batches; none where there are none, as that would be a tick."""
     for start in range(0, len(lines), _BATCH_LINES):
         yield lines[start : start + _BATCH_LINES]
+
+
+def _split(lines: list[Line], first: LineId) -> tuple[list[Line], list[Line]]:
+    """The lines before an id, and those from there on."""
+    at = bisect_left(lines, first, key=lambda line: line.id)
+    return lines[:at], lines[at:]
 
 
 def _raw(line: bytes) -> RawLine | None:

@@ -64,6 +64,23 @@ class Told(Kubelet):
             yield piece
 
 
+class Rotating(Kubelet):
+    """One whose current file begins with the line of the number that `begins N` among the pieces says, 0: with none."""
+
+    first = 1
+
+    async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
+        """The next reading, or the beginning of the current file."""
+        if "limitBytes" in query:
+            yield raw(*filter(None, [self.first]))[: int(query["limitBytes"])]
+            return
+        async for piece in super().stream(path, **query):
+            if piece.startswith(b"begins"):
+                self.first = int(piece.split()[1])
+            else:
+                yield piece
+
+
 async def recorded(kubelet: Kubelet, after: LineId = ZERO) -> list[Line]:
     """What a recorder reads of its own pod's log."""
     batches = OwnPod(kubelet, "/pods", "x", asyncio.Event()).lines(RUN_ID, 1, after)
@@ -112,6 +129,40 @@ async def test_going_on_behind_a_line() -> None:
     (second,) = logs.Log().feed(raw(2))
     assert told(await recorded(Kubelet(*twice(1, 2, 3)), second.id)) == texts(3)
     assert told(await recorded(Kubelet(*twice(4)), second.id)) == ["-", *texts(4)]
+
+
+SILENCE = [b""] * 3
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected"),
+    [
+        # It has not come to the new file, and it does not: it is left for that, of which nothing was missed.
+        ([[raw(1, 2), b"begins 3", b"", *SILENCE, None], [raw(3, 4)]], texts(1, 2, 3, 4)),
+        # Nor was anything if that is still empty; and it is not left again.
+        ([[raw(1, 2), b"begins 0", b"", *SILENCE, None], [*SILENCE, *SILENCE, raw(3)]], texts(1, 2, 3)),
+        # But then it is, if it was cut before it said anything.
+        ([[raw(1, 2), b"begins 0", b"", *SILENCE, None], [b"", None], [raw(3)]], [*texts(1, 2), "-", *texts(3)]),
+        # Another one was begun before that was read.
+        ([[raw(1, 2), b"begins 3", b"", *SILENCE, None], [b"begins 5", raw(5)]], [*texts(1, 2), "-", *texts(5)]),
+        # It is only late: what comes is taken as it comes.
+        ([[raw(1), b"begins 3", b"", *SILENCE[1:], raw(2), b"", *SILENCE[1:], raw(3, 4)]], texts(1, 2, 3, 4)),
+        # It has left a file out, within what it sent at once or between.
+        ([[raw(1), b"begins 3", b"", raw(2, 5)]], [*texts(1, 2), "-", *texts(5)]),
+        ([[raw(1), b"begins 3", b"", raw(2), raw(5)]], [*texts(1, 2), "-", *texts(5)]),
+        # One that begins with what is known is no other.
+        ([[raw(1, 2), b"begins 2", b"", *SILENCE, *SILENCE, raw(3)]], texts(1, 2, 3)),
+    ],
+)
+async def test_a_kubelet_that_does_not_come_to_the_next_file(
+    readings: list[Sequence[bytes | None]], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The current file is looked at; what is there and was not sent is read, or said to be missing."""
+    monkeypatch.setattr("common.kube.log._FILE_SECONDS", 0)
+    last = readings[-1][-1]
+    assert last is not None
+    kubelet = Rotating(*(("running", pieces) for pieces in readings), ("terminated", [last]), ("terminated", [last]))
+    assert told(await recorded(kubelet)) == expected
 
 
 class Keeping(ArchiveClient):
