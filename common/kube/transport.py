@@ -11,7 +11,9 @@ import importlib.util
 import json
 import os
 import sys
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from common.errors import Conflict, ControllerError, OutcomeUnknown, Unavailable
@@ -24,6 +26,8 @@ Object = dict[str, Any]
 
 _CALL_SECONDS = 10
 _PAGE = "500"
+_TICK_SECONDS = 0.5
+_AHEAD_BYTES = 32 * 2**20  # three times a log file, as kubelets begin them anew by default
 _SILENT_SECONDS = 120  # a stream that is silent for so long is cut and opened again: its other end may be gone
 _CONFLICTS = {404, 409, 410}  # of a write to what was read before: it is gone, or another
 _MERGE = "application/merge-patch+json"
@@ -117,26 +121,19 @@ class Api:
 
         limit = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=_SILENT_SECONDS)
         response: aiohttp.ClientResponse | None = None
-        reading: asyncio.Future[bytes] | None = None
+        ahead: _Ahead | None = None
         try:
             response = await self._send("GET", path, None, query, limit)
             if response.status != 200:
                 raise Unavailable("runner", _reason(response.status, await response.read()))
-            while True:
-                reading = reading or asyncio.ensure_future(response.content.readany())
-                done, _ = await asyncio.wait((reading,), timeout=0.5)
-                if not done:
-                    yield b""
-                    continue
-                chunk, reading = reading.result(), None
-                if not chunk:
-                    return
+            ahead = _Ahead(response.content)
+            while (chunk := await ahead.next()) is not None:
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable("runner", f"The log was cut: {error}") from error
         finally:
-            if reading is not None:
-                reading.cancel()
+            if ahead is not None:
+                ahead.close()
             if response is not None:
                 response.close()
 
@@ -195,6 +192,54 @@ class Api:
             if self._client is None:
                 self._client = await _open(self._context)
             return self._client
+
+
+class _Ahead:
+    """What has come of an answer, taken as it comes, however late who asked for it takes it from here.
+
+    A kubelet that waits for its reader reads a log file while the next ones come and go.
+    """
+
+    def __init__(self, content: "aiohttp.StreamReader") -> None:
+        self._content = content
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._news, self._room = asyncio.Event(), asyncio.Event()
+        self._filling = asyncio.create_task(self._fill())
+        self._filling.add_done_callback(self._filled)
+
+    async def next(self) -> bytes | None:
+        """What comes next, empty after half a second of silence, None at the end; or what has cut it."""
+        await asyncio.sleep(0)  # or nothing would come while there is something
+        if not self._pieces and not self._filling.done():
+            self._news.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await self._news.wait()
+        if self._pieces:
+            piece = self._pieces.popleft()
+            self._size -= len(piece)
+            self._room.set()
+            return piece
+        return self._filling.result() if self._filling.done() else b""
+
+    def close(self) -> None:
+        """Take no more."""
+        self._filling.cancel()
+
+    def _filled(self, filling: "asyncio.Task[None]") -> None:
+        if not filling.cancelled():
+            filling.exception()  # is raised where it belongs in the order of things, or nobody asks any more
+        self._news.set()
+
+    async def _fill(self) -> None:
+        while piece := await self._content.readany():
+            self._pieces.append(piece)
+            self._size += len(piece)
+            self._news.set()
+            while self._size > _AHEAD_BYTES:
+                self._room.clear()
+                await self._room.wait()
 
 
 class _Refused(ControllerError):

@@ -1,7 +1,9 @@
 """What KubernetesRunner does in states that a cluster is hard to bring into, and with none at all."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +124,57 @@ async def test_a_job_whose_record_cannot_be_read_is_not_absent() -> None:
         await runner(job).job(RUN_ID)
 
 
+@asynccontextmanager
+async def an_api(port: int, directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
+    """The way to an API server at a port of this machine."""
+    place = {"name": "x", "cluster": {"server": f"http://127.0.0.1:{port}"}}
+    context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
+    config = {"clusters": [place], "contexts": [context], "users": [{"name": "x", "user": {}}], "current-context": "x"}
+    (directory / "config").write_text(json.dumps(config))
+    monkeypatch.setenv("KUBECONFIG", str(directory / "config"))
+    api = Api()
+    try:
+        yield api
+    finally:
+        await api.close()
+
+
+async def test_a_log_is_taken_as_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However late it is read: a kubelet that waits misses files. Silence is told, and a cut at its place."""
+    log = b"".join(b"%07d\n" % number for number in range(2_000_000))
+    written, cut = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for at in range(0, len(log), 4096):
+            piece = log[at : at + 4096]
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await writer.drain()
+        written.set()
+        await cut.wait()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, an_api(server.sockets[0].getsockname()[1], tmp_path, monkeypatch) as api:
+        chunks = api.stream("/log")
+        read = await anext(chunks)
+        async with asyncio.timeout(30):
+            await written.wait()
+            while chunk := await anext(chunks):
+                read += chunk
+            assert read == log
+            assert await anext(chunks) == b""
+            cut.set()
+            with pytest.raises(Unavailable, match="cut"):
+                assert [chunk async for chunk in chunks if chunk]
+
+
 @pytest.fixture
 async def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
     """The way to an API server that nobody serves."""
-    place = {"name": "x", "cluster": {"server": "http://127.0.0.1:1"}}
-    context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
-    config = {"clusters": [place], "contexts": [context], "users": [{"name": "x", "user": {}}], "current-context": "x"}
-    (tmp_path / "config").write_text(json.dumps(config))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    api = Api()
-    yield api
-    await api.close()
+    async with an_api(1, tmp_path, monkeypatch) as api:
+        yield api
 
 
 async def test_an_api_server_that_is_away(nowhere: Api) -> None:
