@@ -761,6 +761,6 @@ async def test_a_runner_is_made_from_settings(place: LocalPlace, monkeypatch: py
     orders = runner._orders(await taken(runner, a_record()))
     assert orders.command[0] == str(place.nextflow)
     assert orders.environ["JAVA_HOME"] == "/a/java"
-    assert orders.recorder[1:] == ["-m", "common.recorder", orders.run_id, str(place.state.run(orders.run_id))]
+    assert orders.recorder[1:] == ["-m", "common.recorder.local", orders.run_id, str(place.state.run(orders.run_id))]
     assert orders.recorder_environ == environ | {"STATE_DIR": str(place.state.root)}
     await runner.close()
