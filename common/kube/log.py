@@ -26,7 +26,7 @@ from common.metrics import LINES_LOST
 from common.runner import Batches
 
 _BATCH_LINES = 500
-# Well below the ten seconds after which a kubelet looks, by default, whether a file is to be begun anew.
+_ROTATION_SECONDS = 10.0  # after which a kubelet looks, by default, whether a file is to be begun anew
 _FILE_SECONDS = 1.0
 _SILENT_TICKS = 3  # half a second each; the kubelet reads on every second, come what may
 _TIME_BYTES = 40  # a line's time, and no more than a few of its text
@@ -49,6 +49,7 @@ class Log:
         tail: the last line of that reading, if it never got its newline.
         ahead: what files begin with that were seen and that the reading has not come to.
         following: what the next reading begins with, if that misses nothing; ZERO: with whatever it does.
+        seen: when that was seen, by the monotonic clock.
     """
 
     def __init__(self, after: LineId = ZERO) -> None:
@@ -57,6 +58,7 @@ class Log:
         self.ended = False
         self.tail: Sequence[Line] = ()
         self.following: LineId | None = None
+        self.seen = 0.0
         self.begin()
 
     def begin(self) -> None:
@@ -186,7 +188,7 @@ async def _followed(api: Api, path: str, log: Log, kept: Kept) -> Batches:
             if first is not None and (first > log.told if first != ZERO else log.end != NOTHING):
                 # Another file than this reading's. Told by ticks, as time may pass while nobody takes what has come.
                 if before == (first, log.end) and ticks >= _SILENT_TICKS:
-                    log.following = first
+                    log.following, log.seen = first, time.monotonic()
                     return
                 if first != ZERO and first not in log.ahead:
                     log.ahead.append(first)
@@ -208,9 +210,13 @@ async def _first(api: Api, path: str) -> LineId | None:
 async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) -> Batches:
     """What is new in one reading of the file."""
     log.begin()
-    begun = False
+    opened = begun = False
     following, log.following = log.following, None  # of this reading only
     async for chunk in chunks:
+        if not opened:
+            opened = True
+            if following == ZERO and time.monotonic() - log.seen > _ROTATION_SECONDS:
+                following = None  # this process has slept: the file that was empty may have been filled, and left
         if not chunk:
             yield ()
         lines = log.feed(chunk)

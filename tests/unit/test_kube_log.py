@@ -165,6 +165,16 @@ async def test_a_kubelet_that_does_not_come_to_the_next_file(
     assert told(await recorded(kubelet)) == expected
 
 
+async def test_a_file_that_was_empty_an_hour_ago_may_be_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has slept between its look and its next reading does not know what came and went."""
+    monkeypatch.setattr("common.kube.log._FILE_SECONDS", 0)
+    monkeypatch.setattr("common.kube.log._ROTATION_SECONDS", -1)
+    kubelet = Rotating(
+        ("running", [raw(1, 2), b"begins 0", b"", *SILENCE, None]), ("running", [b"", raw(3)]), *twice(3)
+    )
+    assert told(await recorded(kubelet)) == [*texts(1, 2), "-", *texts(3)]
+
+
 class Keeping(ArchiveClient):
     """An archive that has these lines."""
 
