@@ -48,6 +48,7 @@ class Log:
         ended: a reading went on with the file until that came to its end, and none has found more since.
         tail: the last line of that reading, if it never got its newline.
         ahead: what files begin with that were seen and that the reading has not come to.
+        doubted: up to there files may have come and gone since the last look, as that is longer ago than one lasts.
         following: what the next reading begins with, if that misses nothing; ZERO: with whatever it does.
         seen: when that was seen, by the monotonic clock.
     """
@@ -64,6 +65,7 @@ class Log:
     def begin(self) -> None:
         """From the first line of the file again."""
         self.ahead: list[LineId] = []
+        self.doubted: LineId | None = None
         self._last: LineId = ZERO
         self._rest = b""
 
@@ -177,25 +179,35 @@ async def rest(log: Log, kept: Kept) -> Batches:
 
 async def _followed(api: Api, path: str, log: Log, kept: Kept) -> Batches:
     """What is new in the file as it goes on, and in those after it, as far as the kubelet comes to them."""
-    looked, before, ticks = time.monotonic(), None, 0
-    async with aclosing(_reading(api.stream(path, **_QUERY, follow="true"), log, kept)) as batches:
+    async with aclosing(_reading(_watched(api, path, log), log, kept)) as batches:
         async for batch in batches:
             yield batch
-            ticks = 0 if batch else ticks + 1
-            if time.monotonic() - looked < _FILE_SECONDS:
-                continue
-            first = await _first(api, path)
-            if first is not None and (first > log.told if first != ZERO else log.end != NOTHING):
-                # Another file than this reading's. Told by ticks, as time may pass while nobody takes what has come.
-                if before == (first, log.end) and ticks >= _SILENT_TICKS:
-                    log.following, log.seen = first, time.monotonic()
-                    return
-                if first != ZERO and first not in log.ahead:
-                    log.ahead.append(first)
-            looked, found = time.monotonic(), (first, log.end)
-            if found != before:
-                before, ticks = found, 0
-    log.follow_ended()
+    if log.following is None:
+        log.follow_ended()
+
+
+async def _watched(api: Api, path: str, log: Log) -> AsyncGenerator[bytes, None]:
+    """What comes of the file and of those after it, until the kubelet sits on another one than the current."""
+    looked, before, ticks = time.monotonic(), None, 0
+    async with aclosing(api.stream(path, **_QUERY, follow="true")) as chunks:
+        async for chunk in chunks:
+            ticks = 0 if chunk else ticks + 1
+            now = time.monotonic()
+            first = await _first(api, path) if now - looked >= _FILE_SECONDS else None
+            if first is not None:
+                if first > log.told if first != ZERO else log.end != NOTHING:  # another file than this reading's
+                    # Told by ticks, as time may pass while nobody takes what has come.
+                    if before == (first, log.end) and ticks >= _SILENT_TICKS:
+                        log.following, log.seen = first, now
+                        return
+                    if now - looked > _ROTATION_SECONDS:
+                        log.doubted = first if first != ZERO else log.told.next()
+                    if first != ZERO and first not in log.ahead:
+                        log.ahead.append(first)
+                looked, found = now, (first, log.end)
+                if found != before:
+                    before, ticks = found, 0
+            yield chunk
 
 
 async def _first(api: Api, path: str) -> LineId | None:
@@ -217,6 +229,10 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
             opened = True
             if following == ZERO and time.monotonic() - log.seen > _ROTATION_SECONDS:
                 following = None  # this process has slept: the file that was empty may have been filled, and left
+        if log.doubted is not None:
+            doubted, log.doubted = log.doubted, None
+            async for batch in _mended(log, doubted, kept):
+                yield batch
         if not chunk:
             yield ()
         lines = log.feed(chunk)
@@ -225,15 +241,7 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
             if following not in (lines[0].id, ZERO):
                 async for batch in _mended(log, lines[0].id, kept):
                     yield batch
-        while lines and log.ahead and log.ahead[0] <= lines[-1].id:
-            before, lines = _split(lines, log.ahead[0])
-            for batch in _batched(log.fresh(before)):
-                yield batch
-            if LineId.of_time(lines[0].at_ns) != log.ahead[0]:  # the kubelet has left that file out
-                async for batch in _mended(log, lines[0].id, kept):
-                    yield batch
-            log.ahead.pop(0)  # not before: who is given the batches looks whether it is there
-        for batch in _batched(log.fresh(lines)):
+        async for batch in _with_holes(log, lines, kept):
             yield batch
 
 
@@ -242,6 +250,20 @@ async def new(log: Log, batches: Batches) -> Batches:
     async for lines in batches:
         for batch in _batched(log.fresh(lines)):
             yield batch
+
+
+async def _with_holes(log: Log, lines: Sequence[Line], kept: Kept) -> Batches:
+    """What is new in the next lines of a reading, of which the kubelet may have left files out."""
+    while lines and log.ahead and log.ahead[0] <= lines[-1].id:
+        before, lines = _split(lines, log.ahead[0])
+        for batch in _batched(log.fresh(before)):
+            yield batch
+        if LineId.of_time(lines[0].at_ns) != log.ahead[0]:  # the kubelet has left that file out
+            async for batch in _mended(log, lines[0].id, kept):
+                yield batch
+        log.ahead.pop(0)  # not before: who is given the batches looks whether it is there
+    for batch in _batched(log.fresh(lines)):
+        yield batch
 
 
 async def _mended(log: Log, first: LineId, kept: Kept) -> Batches:
@@ -265,13 +287,13 @@ def is_cleared(pod: Object) -> bool:
     return pod["status"].get("reason") in _CLEARED
 
 
-def _batched(lines: list[Line]) -> Iterator[list[Line]]:
+def _batched(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
     """The lines in batches; none where there are none, as that would be a tick."""
     for start in range(0, len(lines), _BATCH_LINES):
         yield lines[start : start + _BATCH_LINES]
 
 
-def _split(lines: list[Line], first: LineId) -> tuple[list[Line], list[Line]]:
+def _split(lines: Sequence[Line], first: LineId) -> tuple[Sequence[Line], Sequence[Line]]:
     """The lines before an id, and those from there on."""
     at = bisect_left(lines, first, key=lambda line: line.id)
     return lines[:at], lines[at:]

@@ -65,9 +65,17 @@ class Told(Kubelet):
 
 
 class Rotating(Kubelet):
-    """One whose current file begins with the line of the number that `begins N` among the pieces says, 0: with none."""
+    """One whose current file begins with the line of the number that `begins N` among the pieces says, 0: with none.
+
+    Who reads is stopped for a minute at `sleeps` among the pieces.
+    """
 
     first = 1
+    now = 0.0
+
+    def monotonic(self) -> float:
+        """The reader's clock."""
+        return self.now
 
     async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
         """The next reading, or the beginning of the current file."""
@@ -77,8 +85,13 @@ class Rotating(Kubelet):
         async for piece in super().stream(path, **query):
             if piece.startswith(b"begins"):
                 self.first = int(piece.split()[1])
+            elif piece == b"sleeps":
+                self.now += 60
             else:
                 yield piece
+
+
+RUNS, HAS_RUN = (pod | {"metadata": {"name": "x"}} for pod in (a_pod(running={}), a_pod(terminated={})))
 
 
 async def recorded(kubelet: Kubelet, after: LineId = ZERO) -> list[Line]:
@@ -152,6 +165,14 @@ SILENCE = [b""] * 3
         ([[raw(1), b"begins 3", b"", raw(2), raw(5)]], [*texts(1, 2), "-", *texts(5)]),
         # One that begins with what is known is no other.
         ([[raw(1, 2), b"begins 2", b"", *SILENCE, *SILENCE, raw(3)]], texts(1, 2, 3)),
+        # Who was stopped does not know whether it went on with the next file or with the one after that.
+        ([[raw(1, 2), b"sleeps", b"begins 5", raw(5)]], [*texts(1, 2), "-", *texts(5)]),
+        ([[raw(1, 2), b"sleeps", b"begins 7", raw(5), raw(7)]], [*texts(1, 2), "-", *texts(5, 7)]),
+        ([[raw(1, 2), b"sleeps", b"begins 0", b"", raw(5)]], [*texts(1, 2), "-", *texts(5)]),
+        ([[raw(1, 2), b"begins 0", b"", *SILENCE, None], [b"sleeps", b"", raw(5)]], [*texts(1, 2), "-", *texts(5)]),
+        # But that there is no other file than the one that it was stopped in.
+        ([[raw(1, 2), b"sleeps", raw(3)]], texts(1, 2, 3)),
+        ([[raw(1, 2), b"begins 2", b"sleeps", raw(3)]], texts(1, 2, 3)),
     ],
 )
 async def test_a_kubelet_that_does_not_come_to_the_next_file(
@@ -162,17 +183,8 @@ async def test_a_kubelet_that_does_not_come_to_the_next_file(
     last = readings[-1][-1]
     assert last is not None
     kubelet = Rotating(*(("running", pieces) for pieces in readings), ("terminated", [last]), ("terminated", [last]))
+    monkeypatch.setattr("common.kube.log.time", kubelet)
     assert told(await recorded(kubelet)) == expected
-
-
-async def test_a_file_that_was_empty_an_hour_ago_may_be_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has slept between its look and its next reading does not know what came and went."""
-    monkeypatch.setattr("common.kube.log._FILE_SECONDS", 0)
-    monkeypatch.setattr("common.kube.log._ROTATION_SECONDS", -1)
-    kubelet = Rotating(
-        ("running", [raw(1, 2), b"begins 0", b"", *SILENCE, None]), ("running", [b"", raw(3)]), *twice(3)
-    )
-    assert told(await recorded(kubelet)) == [*texts(1, 2), "-", *texts(3)]
 
 
 class Keeping(ArchiveClient):
@@ -203,6 +215,15 @@ async def test_what_is_kept_elsewhere_fills_the_gap(kept: Sequence[int], expecte
     assert log.complete
 
 
+async def test_who_was_stopped_asks_what_others_kept_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recorder that went on has it all, and nothing is missing."""
+    monkeypatch.setattr("common.kube.log._FILE_SECONDS", 0)
+    kubelet, log = Rotating(("running", [raw(1, 2), b"sleeps", b"begins 5", raw(5, 6)])), logs.Log()
+    monkeypatch.setattr("common.kube.log.time", kubelet)
+    batches = logs.read(kubelet, "/pods", RUNS, log, logs.Kept(Keeping(1, 2, 3, 4, 5), RUN_ID, 1))
+    assert told([line async for batch in batches for line in batch]) == texts(1, 2, 3, 4, 5, 6)
+
+
 @pytest.mark.parametrize(
     ("archive", "known", "expected"),
     [
@@ -228,9 +249,6 @@ async def test_a_reading_that_was_cut_without_a_word_is_no_end() -> None:
     whole = raw(1, 2, 3)
     kubelet = Kubelet(*(("terminated", [piece]) for piece in (whole[:-20], whole[:-1], whole[:-1])))
     assert told(await recorded(kubelet)) == texts(1, 2, 3)
-
-
-RUNS, HAS_RUN = (pod | {"metadata": {"name": "x"}} for pod in (a_pod(running={}), a_pod(terminated={})))
 
 
 @pytest.mark.parametrize(
