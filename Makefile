@@ -4,13 +4,14 @@ STATE_DIR ?= .state
 BUILD     ?= docker build --tag
 LOAD      ?= kind load docker-image
 SEEDS     ?= 5000
+EXAMPLES  ?= 10000
 export PORT STATE_DIR SEEDS
 
 BIN := .venv/bin
 TOO_OLD = "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Try make PYTHON=python3.12"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup toolchain run token demo test test-fast simulate images test-cluster bench bench-cluster lint format openapi chart-files lock clean
+.PHONY: help setup toolchain run token demo test test-fast simulate fuzz images test-cluster bench bench-cluster lint format openapi chart-files lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,9 @@ test-fast: setup ## Unit tests only
 
 simulate: setup ## Play histories of the launch protocol with all that can go wrong (SEEDS=5000; SEED=7 replays one)
 	@$(BIN)/python -m tests.simulation
+
+fuzz: setup ## Give every parser what it was not made for (EXAMPLES=10000 inputs a test)
+	EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/fuzz --hypothesis-show-statistics
 
 images: ## Build the image and those of the cluster tests, and load them into the cluster (BUILD, BUILD_FLAGS, LOAD)
 	$(BUILD) localhost/nextflow-controller:1 . $(BUILD_FLAGS)

@@ -61,17 +61,23 @@ class Joiner:
         if found is None:  # a write torn by a crash: nothing of it can be told
             self.malformed += 1
             return None
-        second, fraction, zone, stream, tag, text = found.groups()
-        if tag == b"P":
-            if stream in self._pieces:
-                self._pieces[stream][1].append(text)
-            else:
-                self._pieces[stream] = (_nanoseconds(second, fraction, zone), [text])
-            return None
-        begun = self._pieces.pop(stream, None) if self._pieces else None
+        *time, stream, tag, text = found.groups()
+        begun = self._pieces.get(stream) if self._pieces else None
         if begun is None:
-            return RawLine(_nanoseconds(second, fraction, zone), stream.decode(), text)
-        return RawLine(begun[0], stream.decode(), b"".join((*begun[1], text)))
+            try:
+                at_ns = _nanoseconds(*time)
+            except ValueError:  # digits that are no time
+                self.malformed += 1
+                return None
+            if tag == b"F":
+                return RawLine(at_ns, stream.decode(), text)
+            self._pieces[stream] = (at_ns, [text])
+            return None
+        begun[1].append(text)
+        if tag == b"P":
+            return None
+        del self._pieces[stream]
+        return RawLine(begun[0], stream.decode(), b"".join(begun[1]))
 
 
 def record(at_ns: int, stream: str, text: bytes, *, ended: bool = True) -> bytes:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -160,7 +161,7 @@ class CancelMark(_Wire):
     """Who asked for the end of a run, and when; `reason`: why the controller did, for which the run has failed."""
 
     requested_by: str
-    requested_at: datetime
+    requested_at: AwareDatetime
     reason: str | None = None
 
 
@@ -173,7 +174,7 @@ class RunRecord(_Wire):
     fingerprint: str = Field(description="Hash of the request: tells a retried POST from a reused key.")
     session_id: str = Field(description="Nextflow's session (UUID): what `-resume` needs to know.")
     resumed_from: str | None = None
-    created_at: datetime
+    created_at: AwareDatetime
 
 
 class ProcessProgress(_Wire):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from common.kube.objects import (
 from common.kube.transport import Object
 from common.models import CancelMark, RunRecord
 
+_COUNT = re.compile(r"[0-9]{1,5}")
 _EXIT_CODE = re.compile(rf"Container {CONTAINER} .*exit code (\d+)")
 _EXHAUSTED = "FailedIndexes"  # the last attempt was lost without an end of Nextflow's own
 _TAKEN = "Its pod was taken from its node before Nextflow had ended"
@@ -36,7 +38,7 @@ def lease(found: Object | None) -> Lease:
 
 
 def job(found: Object, pods: Sequence[Object] = ()) -> Job | None:
-    """A run's Job, with what the run's pods tell beyond it; None if it carries no record, and so is none of ours."""
+    """A run's Job, with what the run's pods tell beyond it; None if it does not carry its record, so is not ours."""
     metadata, spec, status = found["metadata"], found["spec"], found.get("status", {})
     annotations = metadata.get("annotations", {})
     try:
@@ -44,11 +46,13 @@ def job(found: Object, pods: Sequence[Object] = ()) -> Job | None:
         mark = CancelMark.model_validate_json(annotations[CANCEL]) if CANCEL in annotations else None
     except ValidationError:
         return None
+    if record.run_id != metadata["name"]:
+        return None
     heads = sorted((pod for pod in pods if is_heads(pod, record.run_id)), key=attempt, reverse=True)
     condition = _condition(status)
     end = None if condition is None else _end(condition, heads, status.get("failed", 0))
     launched = spec.get("parallelism", 1) > 0
-    launched_at = _time(annotations.get(LAUNCHED_AT))
+    launched_at = _time(annotations.get(LAUNCHED_AT)) or _time(status.get("startTime"))
     started_at = launched_at if _has_started(status, heads) else None
     finished_at = _time(status.get("completionTime") or (condition or {}).get("lastTransitionTime"))
     return Job(
@@ -73,7 +77,7 @@ def job(found: Object, pods: Sequence[Object] = ()) -> Job | None:
 def attempt(pod: Object) -> int:
     """Which head of its run a pod is: the Job controller writes on each how many failed before it."""
     count = pod["metadata"].get("annotations", {}).get(FAILURES, "")
-    return 1 + int(count) if count.isascii() and count.isdigit() else 1
+    return 1 + int(count) if _COUNT.fullmatch(count) else 1
 
 
 def is_heads(found: Object, run_id: str) -> bool:
@@ -230,4 +234,8 @@ def _told(what: str, by: dict[str, Any]) -> str:
 
 
 def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    """A moment; None also where somebody has put something else in its place."""
+    with suppress(ValueError):
+        found = datetime.fromisoformat(text or "")
+        return found if found.tzinfo is not None else None
+    return None

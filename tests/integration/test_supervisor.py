@@ -561,12 +561,11 @@ def stuck(place: LocalPlace) -> Iterator[psutil.Process]:
 async def test_a_stopped_holder_of_the_mutex_makes_the_runner_unavailable(
     place: LocalPlace, runner: LocalRunner
 ) -> None:
-    """Everybody is told within seconds, however many ask; when the holder is gone all is as before."""
+    """Everybody is told, however many ask, without waiting for each other; when the holder is gone all is as before."""
     job = await taken(runner, a_record())
     lease = await runner.lease()
     mark = replace(job, uid="any")
     with stuck(place):
-        begun = time.monotonic()
         calls: list[Any] = [runner.check(), runner.lease(), runner.job(job.run_id), runner.jobs(), runner.launch(job)]
         calls += [
             runner.write_lease(lease, None),
@@ -576,9 +575,9 @@ async def test_a_stopped_holder_of_the_mutex_makes_the_runner_unavailable(
         ]
         calls += [runner.stop(job, MARK), runner.sweep(job.run_id), log(runner, job.run_id)]
         calls += [runner.lease() for _ in range(100)]
-        results = await asyncio.gather(*calls, return_exceptions=True)
+        async with asyncio.timeout(PATIENCE_SECONDS):  # one after the other they would take minutes
+            results = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(result) for result in results} == {Unavailable}
-        assert time.monotonic() - begun < 6
     assert (await runner.lease(), await runner.job(job.run_id)) == (lease, job)
 
 

@@ -98,7 +98,7 @@ async def test_nothing_is_kept(rounds: int) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 2), st.booleans()), min_size=1, max_size=12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_result_is_older_than_its_question(plan: list[tuple[float, float, bool]]) -> None:
     """Whenever callers come, however long rounds last or fail: a result's work began after its caller asked."""
 

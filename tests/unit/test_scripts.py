@@ -98,7 +98,7 @@ class _Side:
 
 
 @given(calls=_CALLS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_both_answer_alike(redis_url: str, calls: list[tuple[tuple[str, Sequence[str], _Args], int]]) -> None:
     """Any sequence of scripts has the same answers and leaves the same behind."""
     with fakeredis.FakeRedis() as fake, redis.Redis.from_url(redis_url) as real:

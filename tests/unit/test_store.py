@@ -272,7 +272,7 @@ async def _all_pages(store: Store, runs: Sequence[RunInfo], limit: int, states: 
 
 
 @given(_RUNS, st.integers(1, 5), _STATES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pages_without_redis_are_the_same(runs: list[RunInfo], limit: int, states: list[State]) -> None:
     """Page by page, `in_page` over the Jobs is what the store gives, and each run comes once."""
 
@@ -293,7 +293,7 @@ _WRITES = st.lists(
 
 
 @given(_WRITES, st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_indexes_stay_in_step(writes: list[tuple[int, State, int]], most: int) -> None:
     """Whatever is written in whatever order: each listed run has a record, and is in the index of its state alone."""
 
