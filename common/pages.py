@@ -1,7 +1,8 @@
 """What is behind the window of a feed, page by page: from Redis, else from where the run happened.
 
-All who are at the same place share a page. What is away is waited for; only where everybody who may hold
-a line has answered, and none has it, is it lost.
+All who are at the same place share a page. Redis holds the newest lines: what was trimmed there is read where
+it is kept, up to where Redis begins. What is away is waited for; only where everybody who may hold a line has
+answered, and none has it, is it lost.
 """
 
 import asyncio
@@ -21,9 +22,10 @@ from common.runner import Runner
 
 PAGE_LINES = 500
 _PAGES = 8
-_RUNNER_PAGE_LINES = 5_000  # each page from there may cost reading the log from its beginning
+_RUNNER_PAGE_LINES = 20_000  # each page from there has to be looked for first
 _RUNNER_PAGE_BYTES = 2 * 1024 * 1024
 _QUIET_SECONDS = 1.0
+_SOME = LineId(0, 1)  # before every line, and not the beginning: whoever has none of the first ones says so
 _LOST = b"Neither Redis nor the run's log holds them."
 _LOST_REST = "Neither Redis nor the place where it ran holds what attempt {} said from here on."
 
@@ -42,6 +44,7 @@ class Pages:
         self._platform = platform
         self._run_id = run_id
         self._pages: dict[Place, asyncio.Task[Lines | End]] = {}
+        self._trimmed: dict[int, LineId] = {}  # by attempt: up to where Redis need not be asked for the next page
 
     async def after(self, place: Place, until: LineId | None) -> Lines | End:
         """What goes on behind `place`; lines from `until` on are known, None in a past attempt.
@@ -71,51 +74,76 @@ class Pages:
         streams = self._platform.streams
         with suppress(Unavailable):
             if newest is not None or (await streams.top(self._run_id, attempt))[1]:
-                return await streams.tail(self._run_id, attempt, count)
-        lines: deque[LineId] = deque([ZERO], maxlen=count + 1)
+                line, few = await streams.tail(self._run_id, attempt, count)
+                if not few or line == ZERO:
+                    return line, few
+                count, newest = few, line
+        line, found = await self._back(attempt, count, newest)
+        if newest is None and not found:
+            line, few = await streams.tail(self._run_id, attempt, count)
+            return (ZERO if few else line), few
+        return line, count - found
+
+    async def _back(self, attempt: int, count: int, newest: LineId | None) -> tuple[LineId, int]:
+        """Where the last `count` lines up to `newest` begin in the log where the run happened, and how many it has."""
+        behind: deque[LineId] = deque([ZERO], maxlen=count + 1)
         found = 0
         async with aclosing(self._batches(attempt, ZERO)) as batches:
             async for batch in batches:
-                found += len(batch)
-                lines.extend(line.id for line in batch)
-                if newest is not None and (not batch or lines[-1] >= newest):
+                lines = [line.id for line in batch if newest is None or line.id <= newest]
+                found += len(lines)
+                behind.extend(lines)
+                if newest is not None and (not batch or batch[-1].id >= newest):
                     break
-        if newest is None and not found:
-            return await streams.tail(self._run_id, attempt, count)
-        return lines[0], max(0, count - found)
+        return behind[0], min(found, count)
 
     async def _page(self, place: Place, until: LineId | None) -> Lines | End:
         attempt, behind = place
         away: Unavailable | None = None
-        try:
-            chunk = await self._platform.streams.read(self._run_id, attempt, behind, PAGE_LINES)
-            if chunk.lines:
-                return Lines(self._run_id, attempt, behind, tuple(chunk.lines))
-            if chunk.ended and until is None:
-                return End()
-        except Unavailable as error:
-            away = error
-        if page := await self._from_runner(attempt, behind):
+        trimmed = self._trimmed.pop(attempt, ZERO)
+        asked = behind >= trimmed
+        if asked:
+            try:
+                chunk = await self._platform.streams.read(self._run_id, attempt, behind, PAGE_LINES)
+                if chunk.lines:
+                    return Lines(self._run_id, attempt, behind, tuple(chunk.lines))
+                if chunk.ended and until is None:
+                    return End()
+                trimmed = chunk.trimmed
+            except Unavailable as error:
+                away = error
+        since = behind if trimmed == ZERO else max(behind, _SOME)
+        if page := await self._from_runner(attempt, since, trimmed):
+            self._trimmed[attempt] = trimmed
             return Lines(self._run_id, attempt, behind, page)
+        if not asked:  # Redis may have been filled again meanwhile
+            return await self._page(place, until)
+        if behind < trimmed:
+            return Lines(self._run_id, attempt, behind, (_lost(trimmed),))
         if until is None and await is_readable(self._platform.runner, self._run_id, attempt):
             return End()
         if away is not None:
             raise away
-        LINES_LOST.inc()
         if until is None:
+            LINES_LOST.inc()
             return End(gap(Cursor(self._run_id, *place), _LOST_REST.format(attempt)))
-        return Lines(self._run_id, attempt, behind, (Line(until, time.time_ns(), GAP, _LOST),))
+        return Lines(self._run_id, attempt, behind, (_lost(until),))
 
-    async def _from_runner(self, attempt: int, behind: LineId) -> Sequence[Line]:
-        """Lines behind `behind`; none where its log has no more."""
+    async def _from_runner(self, attempt: int, behind: LineId, trimmed: LineId) -> Sequence[Line]:
+        """Lines behind `behind`, not beyond `trimmed` if that is ahead; none where its log has no more."""
         page: list[Line] = []
         size = 0
         async with aclosing(self._batches(attempt, behind)) as batches:
             async for batch in batches:
                 page += batch
                 size += sum(len(line.text) for line in batch)
-                if page and (not batch or len(page) >= _RUNNER_PAGE_LINES or size >= _RUNNER_PAGE_BYTES):
+                over = len(page) >= _RUNNER_PAGE_LINES or size >= _RUNNER_PAGE_BYTES
+                if page and (not batch or over or behind < trimmed <= page[-1].id):
                     break
+        if page and behind < trimmed < page[-1].id:
+            held = [line for line in page if line.id <= trimmed]
+            # That one was there: where it is passed over, others are missing too, and Redis may hold what is behind it.
+            return held if held and held[-1].id == trimmed else [*held, _lost(trimmed)]
         return page
 
     async def _batches(self, attempt: int, behind: LineId) -> AsyncGenerator[Sequence[Line], None]:
@@ -128,6 +156,12 @@ class Pages:
                 elif time.monotonic() - heard > _QUIET_SECONDS:
                     raise Unavailable("runner", "The run's log is not to be had at this moment.")
                 yield batch
+
+
+def _lost(until: LineId) -> Line:
+    """What is told in place of lines that nobody holds."""
+    LINES_LOST.inc()
+    return Line(until, time.time_ns(), GAP, _LOST)
 
 
 async def is_readable(runner: Runner, run_id: str, attempt: int) -> bool:

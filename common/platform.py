@@ -59,7 +59,7 @@ class Platform:
         """The runs' logs in Redis."""
         from common.streams import Streams
 
-        return Streams(self.connection, self.settings.redis_prefix, self.settings.history_ttl_seconds)
+        return Streams(self.connection, self.settings)
 
     async def close(self) -> None:
         """Let go of connections."""

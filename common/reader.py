@@ -40,8 +40,8 @@ class Window:
         gaps: what of it is no line but a gap, each alone.
     """
 
-    def __init__(self) -> None:
-        self.base = ZERO
+    def __init__(self, base: LineId = ZERO) -> None:
+        self.base = base
         self.batches: list[Lines] = []
         self.gaps: list[Lines] = []
         self.lines = 0
@@ -128,15 +128,18 @@ class Reader:
     async def _read_redis(self) -> None:
         streams = self._platform.streams
         if not self.ready.is_set():
-            self.top, ended = await streams.top(self._run_id, self.attempt)
-            self.window.base = self.top
+            top, ended = await streams.top(self._run_id, self.attempt)
+            self._begin(top)
             self.ready.set()
             self._add((), self.top, ended=ended)
         longest = min(_BLOCK_SECONDS, self._platform.settings.redis_timeout_seconds / 2)
         block_ms = 0
         while not self.ended.is_set():
             chunk = await streams.read(self._run_id, self.attempt, self.top, PAGE_LINES, block_ms=block_ms)
-            if chunk.lines or chunk.ended:
+            if chunk.trimmed > self.top:  # those who are behind it are fed page by page
+                self._begin(chunk.trimmed)
+                self._changed()
+            elif chunk.lines or chunk.ended:
                 self._add(chunk.lines, chunk.last, ended=chunk.ended)
             elif await self._is_kept():
                 self.current.set()
@@ -177,8 +180,9 @@ class Reader:
                         self._add(batch, batch[-1].id)
                     else:
                         self.current.set()
-                        with suppress(Unavailable):
-                            return await self._platform.connection.check()
+                        with suppress(Unavailable):  # a full Redis answers, and takes nothing
+                            await self._platform.streams.pumping(self._run_id, self._who, insist=False)
+                            return
             job = await runner.job(self._run_id)
             # What is not to be had here may be in Redis: that is waited for.
             if (job is None or job.ended) and (
@@ -196,6 +200,10 @@ class Reader:
             LINES_LOST.inc()
             self.lost = lost
         self._add((), self.top, ended=True)
+
+    def _begin(self, place: LineId) -> None:
+        """Go on behind this line, with a window that begins there."""
+        self.top, self.window = place, Window(place)
 
     def _add(self, lines: Sequence[Line], top: LineId, *, ended: bool = False) -> None:
         if lines:

@@ -212,6 +212,19 @@ class Settings(BaseModel):
         None, repr=False, description="Password of that user. Unset: the Sentinels ask for none."
     )
 
+    redis_log_lines: int = Field(
+        100_000,
+        ge=10,
+        le=10_000_000,
+        description="Lines of a log that Redis holds, the newest; older ones are read where they are kept.",
+    )
+    redis_log_bytes: int = Field(
+        16 * 1024 * 1024,
+        ge=1024,
+        le=1024 * 1024 * 1024,
+        description="Bytes of a log that Redis holds, counting 64 for each line besides its text.",
+    )
+
     # Runs.
     start_deadline_seconds: _Seconds = Field(
         900,

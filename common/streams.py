@@ -3,6 +3,9 @@
 Explicit ids make a second writer harmless; the expected top makes a lost or stale stream visible
 instead of leaving a hole. Who appends must hold every line below: see common.pump.
 
+A stream holds the newest lines, so many and so many bytes; older ones are read where they are kept. Each
+entry names the one before it: that is how it is seen that lines which were asked for are not held any more.
+
 Recorders stand beside pipelines and may write here what they like: nothing that is read is trusted.
 """
 
@@ -16,6 +19,7 @@ from common.connection import Connection
 from common.errors import Unavailable
 from common.events import ZERO, Line, LineId, stream_of
 from common.models import Progress
+from common.settings import Settings
 
 _PUMP_SECONDS = 5
 _TAIL_LINES = 1_000  # a look: Redis serves nobody else meanwhile
@@ -31,20 +35,23 @@ class Chunk:
 
     Attributes:
         last: the id of the last line that is known: of these, else of what was read before.
+        trimmed: the newest line that was asked for and is not held any more; nothing is told then. 0-0: all are held.
     """
 
     lines: Sequence[Line]
     last: LineId
     ended: bool
+    trimmed: LineId = ZERO
 
 
 class Streams:
     """The log streams of one deployment."""
 
-    def __init__(self, connection: Connection, prefix: str, ttl_seconds: int) -> None:
+    def __init__(self, connection: Connection, settings: Settings) -> None:
         self._connection = connection
-        self._prefix = prefix
-        self._ttl_seconds = ttl_seconds
+        self._prefix = settings.redis_prefix
+        self._ttl_seconds = settings.history_ttl_seconds
+        self._bounds = settings.redis_log_lines, settings.redis_log_bytes
 
     def _key(self, run_id: str, part: int | str) -> str:
         return f"{self._prefix}:log:{run_id}:{part}"
@@ -57,7 +64,7 @@ class Streams:
         Raises:
             Unavailable: Redis is away: the lines may have been appended (as every method here).
         """
-        args: list[str | bytes | int] = [str(expected), self._ttl_seconds]
+        args: list[str | bytes | int] = [str(expected), self._ttl_seconds, *self._bounds]
         last = expected
         for line in lines:
             fields: list[str | bytes | int] = ["t", line.text, "s", line.letter]
@@ -88,17 +95,20 @@ class Streams:
         return _chunk(entries, after)
 
     async def tail(self, run_id: str, attempt: int, count: int) -> tuple[LineId, int]:
-        """The id behind which the last `count` lines stand, and how many there are too few."""
-        key, left, below = self._key(run_id, attempt), count, "+"
+        """The id behind which the last `count` lines stand, and how many there are too few.
+
+        Where lines are missing it is the newest of them: as many as are too few stand before it or nowhere.
+        """
+        key, left, below, before = self._key(run_id, attempt), count, "+", ZERO
         while newest := await self._newest(key, _TAIL_LINES, below):
             for entry_id, fields in newest:
-                if b"end" in fields:
-                    continue
-                if not left:
-                    return _id(entry_id), 0
-                left -= 1
+                if b"end" not in fields:
+                    if not left:
+                        return _id(entry_id), 0
+                    left -= 1
+            before = _before(newest[-1])
             below = f"({newest[-1][0].decode()}"
-        return ZERO, left
+        return before, left
 
     async def write_progress(self, run_id: str, progress: Progress) -> None:
         """Replace what is known of the run's tasks."""
@@ -162,6 +172,8 @@ def _entries(found: object, key: str) -> list[_Entry]:
 
 
 def _chunk(entries: Sequence[_Entry], after: LineId) -> Chunk:
+    if entries and (before := _before(entries[0])) > after:
+        return Chunk((), after, ended=False, trimmed=before)
     lines: list[Line] = []
     for entry_id, fields in entries:
         if b"end" in fields:
@@ -171,6 +183,15 @@ def _chunk(entries: Sequence[_Entry], after: LineId) -> Chunk:
         at_ns = int(own) if _NANOSECONDS.fullmatch(own) else after.ms * 1_000_000 + after.seq // 1_000
         lines.append(Line(after, at_ns, stream_of(fields.get(b"s", b"")), fields.get(b"t", b"")))
     return Chunk(lines, after, ended=False)
+
+
+def _before(entry: _Entry) -> LineId:
+    # One that does not say what it stands behind may stand behind anything.
+    entry_id, fields = entry
+    before = _id(fields.get(b"p", b""))
+    if before >= _id(entry_id):
+        raise Unavailable("redis", "A log stream is damaged: an entry stands behind a later one.")
+    return before
 
 
 def _id(entry_id: bytes) -> LineId:

@@ -23,6 +23,8 @@ _SETTINGS = (
     "task_resource",
     "work_path",
     "redis_prefix",
+    "redis_log_lines",
+    "redis_log_bytes",
     "history_ttl_seconds",
     "history_max_runs",
     "log_level",

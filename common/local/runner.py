@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -233,10 +234,14 @@ class LocalRunner:
     # What a run says.
 
     async def lines(self, run_id: str, attempt: int, after: LineId = ZERO) -> AsyncGenerator[Sequence[Line], None]:
-        from common.local.tail import Tail
+        from common.local.tail import Tail, kept
 
         if attempt != 1 or not is_run_id(run_id):
             return
+        async with aclosing(kept(self._state.run(run_id), after)) as batches:
+            async for lines in batches:
+                yield lines
+                after = lines[-1].id
         log = Tail(self._state.run(run_id) / "log")
         ticked_at, quiet, uid, final = 0.0, 0, None, False
         while True:

@@ -1,11 +1,15 @@
 """A run's log as its readers take it: lines with their ids, while the file grows."""
 
+import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
+from common import archive
 from common.cri import Joiner, RawLine
-from common.events import ZERO, Line, number
+from common.events import ZERO, Line, LineId, number
 from common.local.state import GrowingFile
+from common.runner import Batches
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -34,3 +38,14 @@ class Tail:
         if numbered:
             self._last = numbered[-1].id
         return numbered
+
+
+async def kept(directory: Path, after: LineId) -> Batches:
+    """What the recorder of a run has kept of its log behind a line, which is looked for by its id."""
+    reader = archive.Reader(archive.place(directory, 1), after)
+    try:
+        with suppress(archive.Damaged, OSError):  # the log has it, too
+            while lines := await asyncio.to_thread(reader.read):
+                yield lines
+    finally:
+        reader.close()

@@ -70,7 +70,7 @@ async def _main(run_id: str, environ: Mapping[str, str]) -> None:
     try:
         await Recorder(
             source=OwnPod(api, Paths(settings).pods, environ["POD_NAME"], ending),
-            streams=Streams(connection, settings.redis_prefix, settings.history_ttl_seconds),
+            streams=Streams(connection, settings),
             run_id=run_id,
             attempt=1 + int(environ["FAILURES"]),
             directory=Path(beside.kept(settings.work_path, run_id)),

@@ -94,7 +94,7 @@ async def everything(connection: Connection, prefix: str = "nfc") -> None:
     from common.web.limits import Limiter
 
     settings = Settings(redis_prefix=prefix, history_max_runs=1)
-    store, streams = Store(connection, settings), Streams(connection, prefix, 60)
+    store, streams = Store(connection, settings), Streams(connection, settings)
     lock, tickets = Lock(connection, prefix), Tickets(connection, prefix)
     await connection.check()
     long_ago = run(1, created_at=datetime.now(UTC) - timedelta(days=20))

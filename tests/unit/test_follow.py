@@ -421,7 +421,7 @@ async def test_damage_in_a_stream_does_not_reach_a_follower(given: World) -> Non
     run_id = given.runner.start()
     given.process()
     async with given.processes[0].connection.use() as client:
-        await client.xadd(f"nfc:log:{run_id}:1", {"t": "forged"}, id="99999999999999999-1")
+        await client.xadd(f"nfc:log:{run_id}:1", {"p": "0-0", "t": "forged"}, id="99999999999999999-1")
     given.runner.write(run_id, *texts(5))
     follower = given.follow()
     await follower.has(texts(5))

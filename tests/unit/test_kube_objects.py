@@ -219,6 +219,8 @@ def test_a_recorder_is_a_sidecar_with_a_secret_of_its_own() -> None:
         "TASK_RESOURCE": "Pod",
         "WORK_PATH": "/mnt/work",
         "REDIS_PREFIX": "nfc",
+        "REDIS_LOG_LINES": "100000",
+        "REDIS_LOG_BYTES": "16777216",
         "HISTORY_TTL_SECONDS": "604800",
         "HISTORY_MAX_RUNS": "1000",
         "LOG_LEVEL": "INFO",

@@ -55,11 +55,12 @@ def _record(draw: st.DrawFn) -> tuple[str, Sequence[str], _Args]:
 @st.composite
 def _append(draw: st.DrawFn) -> tuple[str, Sequence[str], _Args]:
     top = draw(st.integers(0, 4))
+    bounds = [draw(st.integers(1, 4)), draw(st.integers(1, 400))]
     entries: list[str | int] = []
     for number in range(top + 1, top + 1 + draw(st.integers(0, 3))):
         fields = ["t", f"line {number}", "s", "o"]
         entries += [f"{number}-{draw(st.sampled_from([0, 999_999_999]))}", len(fields), *fields]
-    return "append", ("stream",), ["0-0" if top == 0 else f"{top}-0", 60, *entries]
+    return "append", ("stream",), ["0-0" if top == 0 else f"{top}-0", 60, *bounds, *entries]
 
 
 _CALLS = st.lists(st.tuples(_ask | _settle | _record() | _append(), st.integers(0, 1500)), max_size=15)

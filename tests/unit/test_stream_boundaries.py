@@ -124,7 +124,9 @@ async def test_a_gap_is_the_same_from_redis_and_from_the_runner(given: World) ->
     await streams.append(run_id, 1, ZERO, lines)
     assert [fields[b"s"] for _, fields in await entries(given, run_id)] == [b"o", b"e", b"g"]
     async with given.processes[0].connection.use() as client:
-        await client.xadd(f"nfc:log:{run_id}:1", {"t": "?", "s": "x"}, id=str(lines[-1].id.next()))
+        await client.xadd(
+            f"nfc:log:{run_id}:1", {"p": str(lines[-1].id), "t": "?", "s": "x"}, id=str(lines[-1].id.next())
+        )
     *found, strange = (await streams.read(run_id, 1, ZERO, 9)).lines
     assert (found, strange.stream) == (lines, "stdout")
     await flush(given)

@@ -9,6 +9,7 @@ from common.connection import Connection
 from common.errors import Unavailable
 from common.events import ZERO, line_event
 from common.models import ProcessProgress, Progress
+from common.settings import Settings
 from common.streams import Streams
 from tests.unit.samples import RUN_ID
 
@@ -21,7 +22,7 @@ LOG, PROGRESS, PUMP = (f"nfc:log:{RUN_ID}:{part}" for part in ("1", "progress", 
 @pytest.fixture
 def streams(connection: Connection) -> Streams:
     """The streams of a deployment whose Redis is empty."""
-    return Streams(connection, "nfc", 60)
+    return Streams(connection, Settings())
 
 
 async def now_ms(client: "Redis") -> int:
@@ -33,7 +34,7 @@ async def now_ms(client: "Redis") -> int:
 @pytest.mark.parametrize("own", ["", "-1", "1.5", "²", "soon", "253402300800000000000", "9" * 21, "9" * 5000])
 async def test_a_time_that_is_none_gives_way_to_the_ids(client: "Redis", streams: Streams, own: str) -> None:
     """The line is told all the same, to whoever follows."""
-    await client.xadd(LOG, {"t": "x", "s": "?", "n": own}, id="1893553445678-901234000")
+    await client.xadd(LOG, {"p": "0-0", "t": "x", "s": "?", "n": own}, id="1893553445678-901234000")
     [line] = (await streams.read(RUN_ID, 1, ZERO, 5)).lines
     assert (line.at_ns, line.stream) == (1_893_553_445_678_901_234, "stdout")
     assert line_event(RUN_ID, 1, line, ZERO)["timestamp"] == "2030-01-02T03:04:05.678901234Z"
@@ -41,7 +42,7 @@ async def test_a_time_that_is_none_gives_way_to_the_ids(client: "Redis", streams
 
 async def test_a_line_keeps_a_time_of_its_own(client: "Redis", streams: Streams) -> None:
     """Its id was forced above that of the line before."""
-    await client.xadd(LOG, {"t": "x", "s": "o", "n": "1893553445678901234"}, id="1893553449999-0")
+    await client.xadd(LOG, {"p": "0-0", "t": "x", "s": "o", "n": "1893553445678901234"}, id="1893553449999-0")
     [line] = (await streams.read(RUN_ID, 1, ZERO, 5)).lines
     assert line.at_ns == 1_893_553_445_678_901_234
 
@@ -49,7 +50,7 @@ async def test_a_line_keeps_a_time_of_its_own(client: "Redis", streams: Streams)
 @pytest.mark.parametrize("own_id", ["200000000000000-1", "18446744073709551615-1"])
 async def test_a_line_beyond_all_time_is_not_served(client: "Redis", streams: Streams, own_id: str) -> None:
     """The log is read where the run happens, as if Redis were away."""
-    await client.xadd(LOG, {"t": "x", "s": "o"}, id=own_id)
+    await client.xadd(LOG, {"p": "0-0", "t": "x", "s": "o"}, id=own_id)
     with pytest.raises(Unavailable, match="damaged"):
         await streams.read(RUN_ID, 1, ZERO, 5)
     with pytest.raises(Unavailable, match="damaged"):
