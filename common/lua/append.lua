@@ -4,7 +4,7 @@
 -- KEYS: stream.  ARGV: expected top, ttl s, most entries, most bytes, then for each entry: id, number of fields and
 -- values, those.
 -- Answers {1, new top}, or {0, real top} when somebody else was there, or the stream is not what it was.
-local ENTRY = 64  -- bytes of what is kept of a line besides its text
+local ENTRY = 64  -- about what an entry takes besides the text, which is its first value
 
 local function look()
   local found = {}
@@ -15,14 +15,6 @@ local function look()
   return found
 end
 
-local function size(fields, first, last)
-  local bytes = ENTRY
-  for i = first, last do
-    bytes = bytes + #fields[i]
-  end
-  return bytes
-end
-
 -- Where an entry begins and ends, in bytes of the log; from 0 where it does not say so, as no writer leaves it.
 local function extent(entry)
   if not entry then
@@ -30,7 +22,7 @@ local function extent(entry)
   end
   local fields = entry[2]
   local begin = fields[3] == 'b' and #fields[4] < 16 and fields[4]:match('^%d+$') and tonumber(fields[4]) or 0
-  return begin, begin + size(fields, 5, #fields)
+  return begin, begin + ENTRY + #(fields[6] or '')
 end
 
 local stream = look()
@@ -47,7 +39,7 @@ while at <= #ARGV do
   redis.call('XADD', KEYS[1], ARGV[at], 'p', top, 'b', string.format('%.0f', bytes), unpack(ARGV, at + 2, final))
   top = ARGV[at]
   length = length + 1
-  bytes = bytes + size(ARGV, at + 2, final)
+  bytes = bytes + ENTRY + #ARGV[at + 3]
   at = final + 1
 end
 redis.call('EXPIRE', KEYS[1], ARGV[2])

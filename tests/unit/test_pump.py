@@ -74,7 +74,7 @@ async def test_two_pumps_write_one_stream_with_one_end(given: World) -> None:
     lines = given.runner.runs[run_id].lines
     ids = [str(line_id).encode() for line_id in (ZERO, *(line.id for line in lines), lines[-1].id.next())]
     said: list[dict[bytes, bytes]] = [*({b"t": line.text, b"s": b"o"} for line in lines), {b"end": b"1"}]
-    begins = [sum(64 + len(line.text) + len("tso") for line in lines[:count]) for count in range(len(said))]
+    begins = [sum(64 + len(line.text) for line in lines[:count]) for count in range(len(said))]
     assert await entries(given, run_id) == [
         (own, {b"p": before, b"b": b"%d" % begin, **fields})
         for before, own, begin, fields in zip(ids, ids[1:], begins, said, strict=False)

@@ -1,13 +1,15 @@
-"""What recorders may write to the log streams is not trusted, and a claim that was left behind is nobody's."""
+"""Streams keep to their bounds and say what they have let go of; what recorders may write to them is not trusted."""
 
 import json
+import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from common.connection import Connection
 from common.errors import Unavailable
-from common.events import ZERO, line_event
+from common.events import ZERO, Line, LineId, line_event
 from common.models import ProcessProgress, Progress
 from common.settings import Settings
 from common.streams import Streams
@@ -101,3 +103,108 @@ async def test_a_claim_of_a_moment_ago_needs_no_expiry(client: "Redis", streams:
     """It is made in two steps, and the second may be still to come."""
     await client.xadd(PUMP, {"who": "recorder"})
     assert not await streams.pumping(RUN_ID, "one", insist=False)
+
+
+def lines(*texts: bytes, start: int = 1) -> list[Line]:
+    """Lines a millisecond apart."""
+    return [Line(LineId(number, 0), number * 1_000_000, "stdout", text) for number, text in enumerate(texts, start)]
+
+
+def size(of: Sequence[Line]) -> int:
+    """What lines count."""
+    return sum(64 + len(line.text) for line in of)
+
+
+async def held(client: "Redis") -> list[LineId]:
+    """The lines that Redis has."""
+    stream: Any = await client.xrange(LOG)
+    return [LineId.parse(entry_id.decode()) for entry_id, _ in stream]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_stream_holds_the_newest_lines_within_its_bounds(
+    client: "Redis", connection: Connection, seed: int
+) -> None:
+    """Of lines of any length, however many come at once; whoever reads is told which are missing, and of no others."""
+    dice = random.Random(seed)
+    streams = Streams(connection, Settings(redis_log_lines=20, redis_log_bytes=5_000))
+    said: list[Line] = []
+    top = ZERO
+    while len(said) < 150:
+        texts = [b"x" * dice.choice((0, 10, 100, 2_000)) for _ in range(dice.choice((1, 1, 3, 30)))]
+        fresh = lines(*texts, start=len(said) + 1)
+        done, top = await streams.append(RUN_ID, 1, top, fresh)
+        said += fresh
+        assert done
+        ids = await held(client)
+        count = len(ids)
+        assert ids == [line.id for line in said[-count:]]
+        assert 2 <= count <= 20 or len(said) < 2
+        assert size(said[-count:]) <= 5_000 or count == 2
+        missing = said[-count - 1].id if count < len(said) else ZERO
+        for at in {0, dice.randrange(len(said)), len(said) - count, len(said)}:
+            after = said[at - 1].id if at else ZERO
+            chunk = await streams.read(RUN_ID, 1, after, 1_000)
+            if after < missing:
+                assert (chunk.lines, chunk.trimmed) == ((), missing)
+            else:
+                assert (chunk.lines, chunk.trimmed) == (said[at:], ZERO)
+        assert await streams.tail(RUN_ID, 1, count) == (missing, 0)
+        assert await streams.tail(RUN_ID, 1, count + 7) == (missing, 7)
+
+
+async def test_a_stream_gives_up_no_more_than_it_has_to(client: "Redis", connection: Connection) -> None:
+    """A long line makes room for many short ones, and short ones go before a long line does."""
+    streams = Streams(connection, Settings(redis_log_lines=100, redis_log_bytes=5_000))
+    said = lines(*[b"x" * 1_936] * 2, *[b""] * 16)  # 2000 bytes each of the two, 64 of the others
+    _, top = await streams.append(RUN_ID, 1, ZERO, said[:17])
+    assert len(await held(client)) == 17
+    _, top = await streams.append(RUN_ID, 1, top, said[17:])
+    assert await held(client) == [line.id for line in said[1:]]
+    more = lines(*[b""] * 20, b"x" * 1_936, *[b""] * 31, start=100)
+    await streams.append(RUN_ID, 1, top, more)
+    assert await held(client) == [line.id for line in more[5:]]
+
+
+async def test_the_newest_line_and_the_end_stay(client: "Redis", connection: Connection) -> None:
+    """However long they are: the next to append has to know them."""
+    streams = Streams(connection, Settings(redis_log_lines=10, redis_log_bytes=1_024))
+    said = lines(b"a", b"b" * 10_000)
+    _, top = await streams.append(RUN_ID, 1, ZERO, said, end=True)
+    assert await held(client) == [said[-1].id, top]
+    assert await streams.top(RUN_ID, 1) == (said[-1].id, True)
+    assert (await streams.read(RUN_ID, 1, said[0].id, 5)).lines == said[1:]
+
+
+async def test_an_end_alone_tells_what_is_missing(client: "Redis", streams: Streams) -> None:
+    """A log's end that stands behind a line which is not held any more ends nothing."""
+    said = lines(b"a", b"b")
+    await streams.append(RUN_ID, 1, ZERO, said, end=True)
+    await client.xtrim(LOG, maxlen=1, approximate=False)
+    chunk = await streams.read(RUN_ID, 1, ZERO, 5)
+    assert (chunk.ended, chunk.trimmed) == (False, said[-1].id)
+    assert (await streams.read(RUN_ID, 1, said[-1].id, 5)).ended
+
+
+@pytest.mark.parametrize("said", [None, "", "1-", "2-0", "9-0"])
+async def test_a_line_that_does_not_say_what_it_stands_behind_is_not_served(
+    client: "Redis", streams: Streams, said: str | None
+) -> None:
+    """There may be any number of lines before it."""
+    await client.xadd(LOG, {"t": "x", "s": "o"} if said is None else {"p": said, "t": "x", "s": "o"}, id="2-0")
+    for after in (ZERO, LineId(1, 0)):
+        with pytest.raises(Unavailable, match="damaged"):
+            await streams.read(RUN_ID, 1, after, 5)
+    with pytest.raises(Unavailable, match="damaged"):
+        await streams.tail(RUN_ID, 1, 5)
+
+
+@pytest.mark.parametrize("said", ["", "-5", "nan", "1e9", "9" * 400, "999999999999999"])
+async def test_sums_that_are_none_do_not_stop_a_writer(client: "Redis", streams: Streams, said: str) -> None:
+    """What was forged may cost lines in Redis, and no more."""
+    await client.xadd(LOG, {"p": "0-0", "b": said, "t": "x", "s": "o"}, id="1-0")
+    top = LineId(1, 0)
+    for start in (2, 50):
+        done, top = await streams.append(RUN_ID, 1, top, lines(*[b"y"] * 40, start=start))
+        assert done
+    assert (await streams.read(RUN_ID, 1, LineId(88, 0), 5)).lines == lines(b"y", start=89)
