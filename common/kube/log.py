@@ -136,6 +136,24 @@ class Kept:
             after = page.lines[-1].id
 
 
+async def begin(log: Log, kept: Kept) -> Batches:
+    """What is kept of a log, an empty batch if that is all of it and nothing.
+
+    It is found by its id, where the runtime's file has to be read from its beginning.
+
+    Raises:
+        Unavailable: it is not to be had, and whether the file begins with the log's first line is not to be seen in it.
+    """
+    try:
+        async for batch in new(log, kept.lines(log.told)):
+            yield batch
+    except Unavailable:
+        if log.told == ZERO:
+            raise
+    if kept.whole and log.told == ZERO:
+        yield ()
+
+
 async def read(api: Api, pods: str, pod: Object, log: Log, kept: Kept, *, over: bool = False) -> Batches:
     """What is new in the log of a pod's Nextflow, from its file as long as it goes on; an empty batch is a tick.
 

@@ -190,14 +190,9 @@ class KubernetesRunner:
         from common.kube import log as logs
 
         log, kept = logs.Log(after), logs.Kept(self._archive, run_id, attempt)
-        try:  # before the runtime's file, in which nothing can be looked for
-            async for lines in logs.new(log, kept.lines(after)):
-                yield lines
-        except Unavailable:
-            if log.told == ZERO:  # whether the file begins with the first line is not to be seen in it
-                raise
+        async for lines in logs.begin(log, kept):
+            yield lines
         if kept.whole:
-            yield ()  # it is there, be it that it is empty
             return
         while True:
             job, pods = await self._seen(run_id)

@@ -142,6 +142,7 @@ async def test_going_on_behind_a_line() -> None:
     (second,) = logs.Log().feed(raw(2))
     assert told(await recorded(Kubelet(*twice(1, 2, 3)), second.id)) == texts(3)
     assert told(await recorded(Kubelet(*twice(4)), second.id)) == ["-", *texts(4)]
+    assert told(await recorded(Kubelet(*twice(4)), LineId(0, 1))) == ["-", *texts(4)]  # it is known that there was one
 
 
 SILENCE = [b""] * 3
@@ -321,3 +322,51 @@ async def test_the_log_of_a_head_that_the_kubelet_put_out_comes_to_an_end(
     async with asyncio.timeout(5):
         lines = [line async for batch in runner.lines(RUN_ID, 1, after) for line in batch]
     assert told(lines) == expected
+
+
+class Deaf(Api):
+    """A cluster that nobody may ask."""
+
+    async def get(self, path: str, **query: str) -> Object | None:
+        raise AssertionError(path)
+
+    stream = get  # type: ignore[assignment] # neither
+
+
+async def test_a_log_that_is_kept_is_read_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From any line on, without the file, which would have to be read from its beginning."""
+    monkeypatch.setattr(ArchiveClient, "open", lambda settings: Keeping(1, 2, 3, whole=True))
+    runner = KubernetesRunner(SETTINGS, Deaf())
+    for after, expected in ((ZERO, [1, 2, 3]), (LineId(0, 1), [1, 2, 3]), (at(2), [3]), (at(3), [])):
+        batches = [batch async for batch in runner.lines(RUN_ID, 1, after)]
+        assert told([line for batch in batches for line in batch]) == texts(*expected)
+        assert () not in batches
+
+
+async def test_an_archive_that_is_away_is_needed_only_for_what_the_file_does_not_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever knows a line of the file goes on behind it; where the file begins, it does not say."""
+
+    class Away(ArchiveClient):
+        async def page(self, run_id: str, attempt: int, after: LineId) -> Page:
+            raise Unavailable("archive", "It is away.")
+
+    class Ended(Api):
+        async def get(self, path: str, **query: str) -> Object | None:
+            if "labelSelector" in query:
+                pod = a_pod(terminated={"exitCode": 0})
+                pod["metadata"]["name"] = "x"
+                return {"metadata": {}, "items": [pod] if path.endswith("/pods") else []}
+            return a_job(LAUNCH, succeeded=1, conditions=[condition("Complete")])
+
+        async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
+            yield raw(2, 3)
+
+    monkeypatch.setattr("common.kube.runner._LOOK_SECONDS", 0)
+    monkeypatch.setattr(ArchiveClient, "open", lambda settings: Away("", ""))
+    runner = KubernetesRunner(SETTINGS, Ended())
+    async with asyncio.timeout(5):
+        assert told([line async for batch in runner.lines(RUN_ID, 1, at(2)) for line in batch]) == texts(3)
+        with pytest.raises(Unavailable, match="away"):
+            await anext(runner.lines(RUN_ID, 1))
