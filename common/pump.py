@@ -59,10 +59,10 @@ class Pump:
         self.caught_up = False
 
     async def run(self) -> None:
-        """Relay until the log is final and all of it is in Redis; Redis away is waited for.
+        """Relay until the log is final and all of it is in Redis.
 
         Raises:
-            Unavailable: the runner does not answer; one that is lasting waits for it as well.
+            Unavailable: Redis or the runner does not answer; one that is lasting waits for them.
         """
         while not await self._pass():
             self.caught_up = False
@@ -86,7 +86,7 @@ class Pump:
                     self.caught_up |= not batch
             return await self._end(top)
         except Unavailable as away:
-            if away.dependency != "redis" and not self._lasting:
+            if not self._lasting:
                 raise
             log.warning("the log waits", extra={"run_id": self._run_id, "cause": str(away)})
             return False

@@ -27,7 +27,8 @@ class LogSource(Protocol):
 
         An empty batch is a tick: this is all there is for now; skipping what is before `after` gives none. The
         generator ends once the head is gone and its last line was given. Ids are the same at every call. A line whose
-        stream is `gap` says what is not to be had any more.
+        stream is `gap` says what is not to be had any more; that the first lines are not may be seen only by who asks
+        for what is behind one of them, or behind 0-1, as there were some.
         """
 
     async def final(self, run_id: str, attempt: int) -> bool | None:

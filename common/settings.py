@@ -222,7 +222,7 @@ class Settings(BaseModel):
         16 * 1024 * 1024,
         ge=1024,
         le=1024 * 1024 * 1024,
-        description="Bytes of a log that Redis holds, counting 64 for each line besides its text.",
+        description="Bytes of a log that Redis holds, 64 of each line besides its text: about what it takes in memory.",
     )
 
     # Runs.

@@ -21,7 +21,7 @@ local function extent(entry)
     return 0, 0
   end
   local fields = entry[2]
-  local begin = fields[3] == 'b' and #fields[4] < 16 and fields[4]:match('^%d+$') and tonumber(fields[4]) or 0
+  local begin = fields[3] == 'b' and tonumber(fields[4]) or 0
   return begin, begin + ENTRY + #(fields[6] or '')
 end
 

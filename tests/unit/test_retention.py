@@ -11,6 +11,7 @@ from common.events import ZERO, Cursor, LineId, Place
 from common.frames import Frame, Lines
 from common.platform import Platform
 from common.pump import Pump
+from common.reader import Reader
 from common.streams import Chunk
 from tests.unit.logs import Follower, World, asks, eventually, world
 from tests.unit.test_follow import entries, flush, hurry, texts
@@ -273,6 +274,36 @@ async def test_somebody_else_has_trimmed_a_stream(given: World) -> None:
     for one in (follower, later):
         await one.end()
         assert one.texts == texts(40)
+
+
+async def test_a_full_redis_is_not_asked_again_and_again(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a feed relays the log itself it goes over to where the run happens, and stays there until there is room."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(5))
+    follower = given.follow()
+    await follower.has(texts(5))
+    readings = 0
+    real = Reader._read_runner
+
+    async def read_runner(self: Reader) -> None:
+        nonlocal readings
+        readings += 1
+        await real(self)
+
+    monkeypatch.setattr(Reader, "_read_runner", read_runner)
+    admin: Any
+    async with given.process().connection.use() as admin:
+        try:
+            await admin.config_set("maxmemory", 1)
+            for count in range(5, 25):
+                given.runner.write(run_id, *texts(1, count))
+                await follower.has(texts(count + 1))
+            assert readings == 1
+        finally:
+            await admin.config_set("maxmemory", 0)
+    given.runner.end(run_id)
+    await follower.end()
+    assert follower.texts == texts(25)
 
 
 async def test_a_full_redis_stops_nobody(given: World) -> None:

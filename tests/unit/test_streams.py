@@ -156,7 +156,7 @@ async def test_a_stream_holds_the_newest_lines_within_its_bounds(
 async def test_a_stream_gives_up_no_more_than_it_has_to(client: "Redis", connection: Connection) -> None:
     """A long line makes room for many short ones, and short ones go before a long line does."""
     streams = Streams(connection, Settings(redis_log_lines=100, redis_log_bytes=5_000))
-    said = lines(*[b"x" * 1_936] * 2, *[b""] * 16)  # 2000 bytes each of the two, 64 of the others
+    said = lines(*[b"x" * 1_936] * 2, *[b""] * 25)  # 2000 bytes each of the two, 64 of the others
     _, top = await streams.append(RUN_ID, 1, ZERO, said[:17])
     assert len(await held(client)) == 17
     _, top = await streams.append(RUN_ID, 1, top, said[17:])
