@@ -211,7 +211,6 @@ class Settings(BaseModel):
     redis_sentinel_password: SecretStr | None = Field(
         None, repr=False, description="Password of that user. Unset: the Sentinels ask for none."
     )
-
     redis_log_lines: int = Field(
         100_000,
         ge=10,

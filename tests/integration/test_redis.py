@@ -93,7 +93,7 @@ async def everything(connection: Connection, prefix: str = "nfc") -> None:
     from common.tickets import Tickets
     from common.web.limits import Limiter
 
-    settings = Settings(redis_prefix=prefix, history_max_runs=1)
+    settings = Settings(redis_prefix=prefix, history_max_runs=1, redis_log_lines=10)
     store, streams = Store(connection, settings), Streams(connection, settings)
     lock, tickets = Lock(connection, prefix), Tickets(connection, prefix)
     await connection.check()
@@ -119,6 +119,9 @@ async def everything(connection: Connection, prefix: str = "nfc") -> None:
     assert [found.text for found in (await streams.read("run-a", 0, ZERO, 5)).lines] == [LOG]
     assert [found.text for found in (await streams.read("run-a", 0, ZERO, 5, block_ms=5)).lines] == [LOG]
     assert await streams.tail("run-a", 0, 1) == (ZERO, 0)
+    more = [Line(id=LineId.of_time(ns), at_ns=ns, stream="stdout", text=LOG) for ns in range(12)]
+    assert (await streams.append("run-a", 1, ZERO, more[1:]))[0]
+    assert (await streams.read("run-a", 1, ZERO, 5)).trimmed == more[1].id, "one more than Redis holds"
     await streams.write_progress("run-a", Progress())
     assert await streams.progress("run-a") == Progress()
     assert await streams.pumping("run-a", "me", insist=False)
