@@ -69,12 +69,12 @@ async def test_a_line_beyond_all_time_is_not_served(client: "Redis", streams: St
 )
 async def test_a_progress_that_is_none_is_not_known(client: "Redis", streams: Streams, fields: Any) -> None:
     """It is asked for where the run happens, then."""
-    assert await streams.progress(RUN_ID) is None
+    assert (await streams.told(RUN_ID)).progress is None
     known = Progress(total=ProcessProgress(running=1))
     await streams.write_progress(RUN_ID, known)
-    assert await streams.progress(RUN_ID) == known
+    assert (await streams.told(RUN_ID)).progress == known
     await client.xadd(PROGRESS, fields)
-    assert await streams.progress(RUN_ID) is None
+    assert (await streams.told(RUN_ID)).progress is None
 
 
 async def test_a_log_is_left_to_who_relays_it(client: "Redis", streams: Streams) -> None:
