@@ -213,7 +213,8 @@ def _chunk(entries: Sequence[_Entry], after: LineId) -> Chunk:
         after = _id(entry_id)
         own = fields.get(b"n", b"")
         at_ns = int(own) if _NANOSECONDS.fullmatch(own) else after.ms * 1_000_000 + after.seq // 1_000
-        lines.append(Line(after, at_ns, stream_of(fields.get(b"s", b"")), fields.get(b"t", b"")))
+        text = fields.get(b"t", b"").replace(b"\n", b" ")  # no log has any in a line, and text would tell two
+        lines.append(Line(after, at_ns, stream_of(fields.get(b"s", b"")), text))
     return Chunk(lines, after, ended=False)
 
 

@@ -46,6 +46,12 @@ async def test_a_line_keeps_a_time_of_its_own(client: "Redis", streams: Streams)
     assert line.at_ns == 1_893_553_445_678_901_234
 
 
+async def test_a_newline_in_a_line_makes_no_other(client: "Redis", streams: Streams) -> None:
+    """Over text it could pass for a line of any id."""
+    await client.xadd(LOG, {"t": "one\ntwo", "s": "o"}, id="1-0")
+    assert [line.text for line in (await streams.read(RUN_ID, 1, ZERO, 5)).lines] == [b"one two"]
+
+
 @pytest.mark.parametrize("own_id", ["200000000000000-1", "18446744073709551615-1"])
 async def test_a_line_beyond_all_time_is_not_served(client: "Redis", streams: Streams, own_id: str) -> None:
     """The log is read where the run happens, as if Redis were away."""
