@@ -193,6 +193,15 @@ def test_a_line_that_is_too_long_goes_on_in_others(form: str, size: int, tmp_pat
     assert [line.id for line in lines] == sorted({line.id for line in lines})
 
 
+def test_a_runtime_may_be_told_to_write_long_lines_whole(tmp_path: Path) -> None:
+    """They are cut at the same places."""
+    head = f"{format_time(SECOND)} stdout F ".encode()
+    content = b"".join(b"%b%b\n" % (head, text) for text in LONG)
+    assert [line.text for line in by_cri([content], tmp_path)] == [
+        part for text in LONG for part in parts(text, LINE_BYTES)
+    ]
+
+
 def test_no_more_is_held_of_a_line_than_is_given_at_once() -> None:
     """Though its newline may never come: neither of its text nor of what has not even a time."""
     log, joiner = kube.Log(), Joiner()
@@ -208,7 +217,7 @@ def test_no_more_is_held_of_a_line_than_is_given_at_once() -> None:
             assert 0 <= 100_000 * (at + 1) - given < LINE_BYTES
     torn = kube.Log()
     for _ in range(40):
-        assert torn.feed(b"unable to say" * 10_000) == []
+        assert torn.feed(b"unable" * 20_000) == []
         assert len(torn._unended._head) <= 130_000
     assert [line.text for line in torn.feed(b"\n" + sent([b"on", b""]))] == [b"on"]
 

@@ -27,8 +27,9 @@ NOBODY = Streaming(followers=FollowerCounts(), tailers=0, relay=None)
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes say who follows as soon as it changes."""
+    """Processes say who follows as soon as it changes, and not before."""
     monkeypatch.setattr(presence, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(presence, "_REFRESH_SECONDS", 60)
 
 
 async def streaming(given: World, run_id: str) -> Streaming:
