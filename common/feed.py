@@ -21,6 +21,7 @@ from common.models import RunStatus
 from common.pages import End, Pages
 from common.phases import State
 from common.platform import Platform
+from common.presence import Presence, Transport
 from common.reader import Reader
 from common.shutdown import end
 
@@ -41,6 +42,7 @@ class Feed:
         finished: there is nothing more to come, neither lines nor states.
         failure: what this feed has died of, if it has.
         changed: set, and replaced by a new one, at each change.
+        presence: who follows.
     """
 
     def __init__(self, platform: Platform, status: RunStatus) -> None:
@@ -49,7 +51,7 @@ class Feed:
         self.status = status
         self.finished = False
         self.changed = asyncio.Event()
-        self.followers = 0
+        self.presence = Presence(platform.streams, self.run_id)
         self._failure: BaseException | None = None
         self._pages = Pages(platform, self.run_id)
         self._notices: dict[tuple[str, Cursor], Notice] = {}
@@ -57,8 +59,9 @@ class Feed:
         self._reasons: dict[int, str] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._reader = self._read(status.attempt)
-        self._watching = asyncio.create_task(self._watch())
-        self._watching.add_done_callback(self._stopped)
+        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self.presence.tell())]
+        for task in self._tasks:
+            task.add_done_callback(self._stopped)
 
     @property
     def top(self) -> Place:
@@ -151,9 +154,9 @@ class Feed:
 
     async def close(self) -> None:
         """Stop reading."""
-        await end([self._watching])
+        await end(self._tasks)
         await end(self._pages.reading())
-        await asyncio.gather(self._reader.close(), *self._closing)
+        await asyncio.gather(self._reader.close(), self.presence.withdraw(), *self._closing)
 
     def announce(self) -> None:
         """Wake every follower."""
@@ -242,8 +245,8 @@ class Feeds:
         self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def open(self, run_id: str | None) -> AsyncIterator[Feed]:
-        """The feed of a run (None: the active or latest), shared with its other followers.
+    async def open(self, run_id: str | None, transport: Transport) -> AsyncIterator[Feed]:
+        """The feed of a run (None: the active or latest), shared with its other followers, for one by `transport`.
 
         Raises:
             RunNotFound: there is no such run.
@@ -254,13 +257,13 @@ class Feeds:
         if feed is None:
             feed = self._feeds[status.run_id] = Feed(self._platform, status)
             TAILERS.inc()
-        feed.followers += 1
+        feed.presence.count(transport, 1)
         try:
             await feed.ready()
             yield feed
         finally:
-            feed.followers -= 1
-            if not feed.followers:
+            feed.presence.count(transport, -1)
+            if not feed.presence.anybody:
                 del self._feeds[feed.run_id]
                 TAILERS.dec()
                 # A task of its own: the follower may be here because it is cancelled, again and again.

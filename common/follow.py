@@ -18,6 +18,7 @@ from common.feed import Feed, Feeds
 from common.frames import IDLE, Farewell, Frame, Notice, gap, status_notice
 from common.metrics import LINES_LOST
 from common.platform import Platform
+from common.presence import Transport
 
 NEXT_RUN = "*"  # as `run_id`: the active or latest run, and after it each next one
 _NEXT_SECONDS = 1.0
@@ -33,6 +34,7 @@ class Query:
         run_id: a run; None for the active or latest; `*` for that and each one after it.
         after: the place behind which to begin; None for the beginning, or `tail` lines before the end.
         types: the kinds of events wanted (gap, restarted, complete and error come always).
+        transport: how they are sent, which others are told.
         follow: stay until the run ends; otherwise end with what there is now.
         heartbeat_seconds: after so long without a frame comes an idle one.
     """
@@ -41,6 +43,7 @@ class Query:
     after: Cursor | None
     tail: int | None
     types: frozenset[str]
+    transport: Transport
     follow: bool
     heartbeat_seconds: float
 
@@ -115,7 +118,7 @@ class Followers:
     async def _run(self, query: Query, run_id: str) -> AsyncGenerator[Frame, None]:
         """One run, from a place in it to its end; what goes wrong before its first line is told as an event."""
         try:
-            async with self._feeds.open(run_id) as feed, aclosing(self._frames(query, feed)) as frames:
+            async with self._feeds.open(run_id, query.transport) as feed, aclosing(self._frames(query, feed)) as frames:
                 async for frame in frames:
                     yield frame
         except ControllerError as error:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from common.errors import RunNotFound, Unavailable
 from common.jobs import Job, Lease, info
 from common.lock import Verdict
-from common.models import Progress, RunInfo, RunStatus
+from common.models import Progress, RunInfo, RunOverview, RunStatus, Streaming
 from common.phases import State
 from common.platform import Platform
 from common.runner import Runner
@@ -90,21 +90,36 @@ async def status(platform: Platform, run_id: str | None = None) -> RunStatus:
     return await platform.flights.share(f"status {run_id}", lambda: _status(platform, run_id))
 
 
+async def overview(platform: Platform, run_id: str | None = None) -> RunOverview:
+    """A run (see `run`) with the progress of its tasks and the state of its streams."""
+    return await platform.flights.share(f"overview {run_id}", lambda: _overview(platform, run_id))
+
+
 async def _status(platform: Platform, run_id: str | None) -> RunStatus:
     found = await run(platform, run_id)
-    return RunStatus(**dict(found), progress=await _progress(platform, found))
+    progress, _ = await _told(platform, found)
+    return RunStatus(**dict(found), progress=progress)
 
 
-async def _progress(platform: Platform, found: RunInfo) -> Progress | None:
-    """How far a run's tasks are: from Redis, else from where it runs; once it has ended the other way round."""
-    # What Redis holds may be from before an outage, which matters where nothing newer will come.
-    if found.status.terminal and (final := await platform.runner.progress(found.run_id)) is not None:
-        return final
+async def _overview(platform: Platform, run_id: str | None) -> RunOverview:
+    found = await run(platform, run_id)
+    progress, streaming = await _told(platform, found)
+    return RunOverview(**dict(found), progress=progress, streaming=streaming)
+
+
+async def _told(platform: Platform, found: RunInfo) -> tuple[Progress | None, Streaming | None]:
+    """How far a run's tasks are, and the state of its streams, which Redis alone knows.
+
+    Progress is Redis', else that of where the run happens; once it has ended the other way round.
+    """
+    progress = streaming = None
     with suppress(Unavailable):
-        known = await platform.streams.progress(found.run_id)
-        if known is not None:
-            return known
-    return await platform.runner.progress(found.run_id)
+        told = await platform.streams.told(found.run_id)
+        progress, streaming = told.progress, told.streaming
+    # What Redis holds may be from before an outage, which matters where nothing newer will come.
+    if found.status.terminal or progress is None:
+        progress = await platform.runner.progress(found.run_id) or progress
+    return progress, streaming
 
 
 async def history(platform: Platform, limit: int, cursor: str | None = None, states: Collection[State] = ()) -> Page:

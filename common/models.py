@@ -225,6 +225,48 @@ class RunStatus(RunInfo):
     progress: Progress | None = None
 
 
+class FollowerCounts(_Wire):
+    """Open streams of a run, by transport."""
+
+    sse: int = Field(0, ge=0)
+    websocket: int = Field(0, ge=0)
+    ndjson: int = Field(0, ge=0)
+    text: int = Field(0, ge=0)
+
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class Relay(_Wire):
+    """What has become of a run's log on its way to Redis, as who relays it counts: once a second."""
+
+    seen: _Count = Field(0, description="Lines that were read of the log; those of a log that is read again once more.")
+    relayed: _Count = Field(0, description="Lines that Redis has taken.")
+    duplicates: _Count = Field(0, description="Lines that Redis had already, from somebody else who relays.")
+    gaps: _Count = Field(0, description="Places where lines are gone for good; how many, nobody can count.")
+    lag_seconds: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="How old the newest line was when Redis had it. Both times are of the clock of the machine that "
+        "the run is on; null where it was relayed from elsewhere.",
+    )
+
+
+class Streaming(_Wire):
+    """Who follows a run's log, over all replicas, and what has become of it on its way to them."""
+
+    followers: FollowerCounts
+    tailers: int = Field(ge=0, description="Processes that read the log for these followers, each once.")
+    relay: Relay | None = Field(description="Null where nobody has relayed it, or not lately enough to be told.")
+
+
+class RunOverview(RunStatus):
+    """A run with the progress of its tasks and the state of its streams."""
+
+    streaming: Streaming | None = Field(None, description="Null while Redis is away: it is not known then.")
+
+
 class RunResponse(_Wire):
     """Answer to `POST /run`: 201 for a run that was started, 200 for one the caller was attached to."""
 

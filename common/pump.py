@@ -9,12 +9,14 @@ and filled again from what it has left.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 
 from common.errors import Unavailable
-from common.events import ZERO, Line, LineId
-from common.metrics import LINES_DUPLICATE, LINES_RELAYED
+from common.events import GAP, ZERO, Line, LineId
+from common.metrics import LINES_DUPLICATE, LINES_RELAYED, LINES_SEEN
+from common.models import Relay
 from common.runner import Batches, LogSource
 from common.streams import Streams
 
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 _PIECE_BYTES = 1024 * 1024  # of one append: Redis serves nobody else meanwhile
 _RETRY_SECONDS = 0.5
 _CLAIM_SECONDS = 1.0
+_COUNTED = {"seen": LINES_SEEN, "relayed": LINES_RELAYED, "duplicates": LINES_DUPLICATE}
 
 
 def reading(source: LogSource, run_id: str, attempt: int, after: LineId = ZERO) -> "aclosing[Batches]":
@@ -33,7 +36,8 @@ def reading(source: LogSource, run_id: str, attempt: int, after: LineId = ZERO) 
 class Pump:
     """One attempt's log on its way to Redis.
 
-    `who` names this pump to the others; one that is not `lasting` gives way to whoever else pumps.
+    `who` names this pump to the others; one that is not `lasting` gives way to whoever else pumps. One that is stands
+    beside the run, where the clock is the one that the log's times are of.
 
     Attributes:
         caught_up: Redis has all that the log had to say until a moment ago.
@@ -56,6 +60,9 @@ class Pump:
         self._who = who
         self._lasting = lasting
         self._claimed = 0.0
+        self._counts: Counter[str] = Counter()
+        self._lag_seconds: float | None = None
+        self._told: Relay | None = None
         self.caught_up = False
 
     async def run(self) -> None:
@@ -74,8 +81,11 @@ class Pump:
             top, ended = await self._streams.top(self._run_id, self._attempt)
             if ended:
                 return True
+            if self._told is None:
+                await self._take_over()
             async with reading(self._source, self._run_id, self._attempt, top) as batches:
                 async for batch in batches:
+                    self._count("seen", len(batch))
                     if (over := await self._over(top)) is not None:
                         return over
                     for piece in _pieces(batch):
@@ -95,12 +105,12 @@ class Pump:
         """Append what is above `top`; the new top, or None where Redis has lost what was below it."""
         while True:
             fresh = [line for line in lines if line.id > top]
-            LINES_DUPLICATE.inc(len(lines) - len(fresh))
+            self._count("duplicates", len(lines) - len(fresh))
             if not fresh:
                 return top
             done, real = await self._streams.append(self._run_id, self._attempt, top, fresh)
             if done:
-                LINES_RELAYED.inc(len(fresh))
+                self._relayed(fresh)
                 return real
             if real < top:
                 return None
@@ -110,6 +120,7 @@ class Pump:
         """Put the log's end behind its last line, unless the log was not there to be read; whether all is done."""
         if not (final := await self._source.final(self._run_id, self._attempt)):
             return final is None
+        await self._tell()  # before the end: who finds that has nothing more to do
         real, ended = await self._streams.top(self._run_id, self._attempt)
         if ended or real != top:  # another pump's end must not be taken for a line to put one more behind
             return ended
@@ -127,8 +138,33 @@ class Pump:
         self._claimed = now
         if not await self._streams.pumping(self._run_id, self._who, insist=self._lasting):
             return True
+        await self._tell()
         real, ended = await self._streams.top(self._run_id, self._attempt)
         return ended if ended or real < top else None
+
+    # What is told of it.
+
+    async def _take_over(self) -> None:
+        """Go on counting where whoever relayed the run's log before has come to."""
+        self._told = await self._streams.relay(self._run_id) or Relay()
+        self._counts.update(self._told.model_dump(exclude={"lag_seconds"}))
+
+    def _count(self, what: str, lines: int) -> None:
+        self._counts[what] += lines
+        _COUNTED[what].inc(lines)
+
+    def _relayed(self, lines: Sequence[Line]) -> None:
+        gaps = sum(line.stream == GAP for line in lines)
+        self._count("relayed", len(lines) - gaps)
+        self._counts["gaps"] += gaps
+        if self._lasting:
+            self._lag_seconds = max(0.0, round(time.time() - lines[-1].at_ns / 1e9, 3))
+
+    async def _tell(self) -> None:
+        relay = Relay(**self._counts, lag_seconds=self._lag_seconds)
+        if relay != self._told:
+            await self._streams.write_relay(self._run_id, relay)
+            self._told = relay
 
 
 def _pieces(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:

@@ -1,4 +1,4 @@
-"""Log streams in Redis: the lines of each attempt of a run, under their own ids.
+"""Log streams in Redis: the lines of each attempt of a run, under their own ids; and what is told beside them.
 
 Explicit ids make a second writer harmless; the expected top makes a lost or stale stream visible
 instead of leaving a hole. Who appends must hold every line below: see common.pump.
@@ -11,22 +11,24 @@ Recorders stand beside pipelines and may write here what they like: nothing that
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 from common.connection import Connection
 from common.errors import Unavailable
 from common.events import ZERO, Line, LineId, stream_of
-from common.models import Progress
+from common.models import FollowerCounts, Progress, Relay, Streaming
 from common.settings import Settings
 
 _PUMP_SECONDS = 5
+_FOLLOWERS_SECONDS = 15  # several times what passes between two of a process' words
+_RELAY_BYTES = 1024  # a report that is longer is none
 _TAIL_LINES = 1_000  # a look: Redis serves nobody else meanwhile
 
 _NANOSECONDS = re.compile(rb"[0-9]{1,20}")  # to the year 5138: what is beyond 9999 would be no time
 
 _Entry = tuple[bytes, dict[bytes, bytes]]
+_Model = TypeVar("_Model", Progress, Relay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,14 @@ class Chunk:
     last: LineId
     ended: bool
     trimmed: LineId = ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What Redis has of a run beside its log; no progress also where what is there is none."""
+
+    progress: Progress | None
+    streaming: Streaming
 
 
 class Streams:
@@ -114,12 +124,39 @@ class Streams:
         """Replace what is known of the run's tasks."""
         await self._replace(run_id, "progress", "p", progress.model_dump_json(), self._ttl_seconds)
 
-    async def progress(self, run_id: str) -> Progress | None:
-        """What was last written of the run's tasks; None also where that is no progress."""
-        for _, fields in await self._newest(self._key(run_id, "progress"), 1):
-            with suppress(ValueError):
-                return Progress.model_validate_json(fields.get(b"p", b""))
+    async def write_relay(self, run_id: str, relay: Relay) -> None:
+        """Replace what is known of the log's way to Redis."""
+        await self._replace(run_id, "relay", "r", relay.model_dump_json(), self._ttl_seconds)
+
+    async def relay(self, run_id: str) -> Relay | None:
+        """What was last written of it; None also where that is no such thing."""
+        for _, fields in await self._newest(self._key(run_id, "relay"), 1):
+            said = fields.get(b"r", b"")
+            return _valid(Relay, said) if len(said) <= _RELAY_BYTES else None
         return None
+
+    async def say_followers(self, run_id: str, who: str, followers: FollowerCounts | None) -> None:
+        """Say how many follow a run by the process `who` (None: nobody any more), for the next seconds.
+
+        By Redis' clock, and not in a stream: functions alone may write it.
+        """
+        said = followers.model_dump_json() if followers else ""
+        await self._connection.script("say", [self._followers(run_id)], [who, said, _FOLLOWERS_SECONDS])
+
+    async def told(self, run_id: str) -> Told:
+        """What is told of a run beside its log, in one round trip."""
+        keys = [self._key(run_id, "progress"), self._key(run_id, "relay"), self._followers(run_id)]
+        progress, relay, said = await self._connection.script("told", keys, [_FOLLOWERS_SECONDS, _RELAY_BYTES])
+        each = [FollowerCounts.model_validate_json(one) for one in said]
+        total = FollowerCounts(
+            **{name: sum(getattr(one, name) for one in each) for name in FollowerCounts.model_fields}
+        )
+        return Told(
+            _valid(Progress, progress), Streaming(followers=total, tailers=len(each), relay=_valid(Relay, relay))
+        )
+
+    def _followers(self, run_id: str) -> str:
+        return f"{self._prefix}:followers:{run_id}"
 
     async def _replace(self, run_id: str, part: str, field: str, value: str, ttl_seconds: int) -> None:
         """Have a stream hold one entry, for so long."""
@@ -164,6 +201,13 @@ class Streams:
         )
 
 
+def _valid(model: type[_Model], raw: bytes) -> _Model | None:
+    try:
+        return model.model_validate_json(raw)
+    except ValueError:
+        return None
+
+
 def _entries(found: object, key: str) -> list[_Entry]:
     # RESP2 answers with a list of pairs, RESP3 with a mapping whose values are nested once more.
     if isinstance(found, dict):
@@ -181,7 +225,8 @@ def _chunk(entries: Sequence[_Entry], after: LineId) -> Chunk:
         after = _id(entry_id)
         own = fields.get(b"n", b"")
         at_ns = int(own) if _NANOSECONDS.fullmatch(own) else after.ms * 1_000_000 + after.seq // 1_000
-        lines.append(Line(after, at_ns, stream_of(fields.get(b"s", b"")), fields.get(b"t", b"")))
+        text = fields.get(b"t", b"").replace(b"\n", b" ")  # no log has any in a line, and text would tell two
+        lines.append(Line(after, at_ns, stream_of(fields.get(b"s", b"")), text))
     return Chunk(lines, after, ended=False)
 
 

@@ -47,7 +47,7 @@
 {{- end }}
 
 {{- define "redisRights" -}}
-resetkeys resetchannels ~{{ include "redisPrefix" . }}:* -@all +ping +evalsha +script|load +time +get +getdel +set +del +exists +expire +incrby +hget +hmget +hset +zadd +zcard +zrange +zrangebylex +zrem +zrevrangebylex +xadd +xtrim +xinfo|stream +xrange +xread +xrevrange
+resetkeys resetchannels ~{{ include "redisPrefix" . }}:* -@all +ping +evalsha +script|load +time +get +getdel +set +del +exists +expire +incrby +hdel +hget +hgetall +hmget +hset +zadd +zcard +zrange +zrangebylex +zrem +zrevrangebylex +xadd +xtrim +xinfo|stream +xrange +xread +xrevrange
 {{- end }}
 
 {{- define "recorderRights" -}}

@@ -16,7 +16,7 @@ from bisect import bisect_left
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, suppress
 
-from common.cri import RawLine, parse_time
+from common.cri import LINE_BYTES, Growing, RawLine, parse_time
 from common.errors import Unavailable
 from common.events import GAP, ZERO, Line, LineId, number
 from common.kube import objects, reading
@@ -30,13 +30,44 @@ _ROTATION_SECONDS = 10.0  # after which a kubelet looks, by default, whether a f
 _FILE_SECONDS = 1.0
 _SILENT_TICKS = 3  # half a second each; the kubelet reads on every second, come what may
 _TIME_BYTES = 40  # a line's time, and no more than a few of its text
+_STREAM = "stdout"  # the API does not tell it and stderr apart
 _CLEARED = ("Evicted", "Preempting")
 _CUT = b"The end of the log is not to be had: neither where it was written nor in the archive."
 _HOLE = b"The runtime has begun its log file anew while nobody read it: lines may be missing here."
 
 _QUERY = {"container": objects.CONTAINER, "timestamps": "true"}
 
-NOTHING = (ZERO, b"")  # the end of a file without a line
+NOTHING = (ZERO, 0)  # the end of a file without a line
+
+
+class _Unended:
+    """A line whose newline has not come yet: its time, and what there is of its text."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._line: Growing | None = None
+        self._torn = False
+        self.size = 0
+
+    def add(self, part: bytes) -> list[RawLine]:
+        """Take in what comes next; what is given of the line already, as it is too long to be held."""
+        self.size += len(part)
+        if self._line is None and not self._torn:
+            self._head += part
+            at, begun, part = self._head.partition(b" ")
+            if begun or len(self._head) > _TIME_BYTES:
+                self._head = b""
+                try:
+                    self._line = Growing(parse_time(at), _STREAM)
+                except ValueError:
+                    self._torn = True
+        return self._line.add(part) if self._line is not None else []
+
+    def end(self, *, newline: bool) -> list[RawLine]:
+        """The rest of it."""
+        if self._line is not None:
+            return self._line.end(newline=newline)
+        return [line] if (line := _raw(self._head)) is not None else []
 
 
 class Log:
@@ -67,17 +98,24 @@ class Log:
         self.ahead: list[LineId] = []
         self.doubted: LineId | None = None
         self._last: LineId = ZERO
-        self._rest = b""
+        self._unended = _Unended()
 
     def feed(self, chunk: bytes) -> list[Line]:
         """The lines that are whole with this chunk, known or not."""
-        *whole, self._rest = (self._rest + chunk).split(b"\n")
-        return self._number(whole)
+        *ends, rest = chunk.split(b"\n")
+        whole: list[RawLine] = []
+        for end in ends:
+            if self._unended.size or len(end) >= LINE_BYTES:
+                whole += self._unended.add(end) + self._unended.end(newline=True)
+                self._unended = _Unended()
+            elif (line := _raw(end)) is not None:
+                whole.append(line)
+        return self._number(whole + self._unended.add(rest))
 
     def rest(self) -> list[Line]:
         """The last line, if it never got its newline."""
-        last, self._rest = self._rest, b""
-        return self._number([last] if last else [])
+        last, self._unended = self._unended, _Unended()
+        return self._number(last.end(newline=False))
 
     def follow_ended(self) -> None:
         """The file was followed to its end; nobody may be able to read it once more."""
@@ -92,17 +130,17 @@ class Log:
         return found
 
     @property
-    def end(self) -> tuple[LineId, bytes]:
-        """Where the file ends, as far as it was read."""
-        return self._last, self._rest
+    def end(self) -> tuple[LineId, int]:
+        """Where the file ends, as far as it was read: the last line, and how much there is of one more."""
+        return self._last, self._unended.size
 
     def gap(self, at: LineId, why: bytes) -> Line:
         """A line, behind what is known, that says why others are missing."""
         self.told = at
         return Line(self.told, self.told.ms * 1_000_000 + self.told.seq // 1_000, GAP, why)
 
-    def _number(self, raw: list[bytes]) -> list[Line]:
-        numbered = list(number(filter(None, map(_raw, raw)), self._last))
+    def _number(self, raw: list[RawLine]) -> list[Line]:
+        numbered = list(number(raw, self._last))
         if numbered:
             self._last = numbered[-1].id
         return numbered
@@ -320,6 +358,6 @@ def _split(lines: Sequence[Line], first: LineId) -> tuple[Sequence[Line], Sequen
 def _raw(line: bytes) -> RawLine | None:
     at, _, text = line.partition(b" ")
     try:
-        return RawLine(parse_time(at), "stdout", text)  # the API does not tell stdout and stderr apart
+        return RawLine(parse_time(at), _STREAM, text)
     except ValueError:  # the kubelet's own words, or a line torn by a cut: it comes again
         return None

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.requests import HTTPConnection
@@ -15,6 +15,7 @@ from common.frames import Frame
 from common.metrics import FOLLOWERS
 from common.models import Says
 from common.names import RUN_ID
+from common.presence import Transport
 from common.web import problem
 from common.web.call import Call
 from common.web.input import header
@@ -23,7 +24,6 @@ from common.web.transports import TEXTS, Encoder, ndjson, sse
 
 TYPES = ("log", "status", "progress")
 SSE, TEXT, NDJSON = "text/event-stream", "text/plain", "application/x-ndjson"
-Transport = Literal["sse", "text", "ndjson"]
 _RETRY = b"retry: 1000\n"  # an EventSource comes back after a second; a part of the first event, see `sse`
 
 
@@ -68,7 +68,7 @@ async def respond(call: Call[StreamQuery, Any]) -> Response:
         Unavailable: it cannot be told.
     """
     transport = _transport(call.connection)
-    wanted = wants(call, ("log",) if transport == "text" else TYPES)
+    wanted = wants(call, transport)
     following = followers(call.platform)
     run_id = await following.resolve(wanted)
     if run_id is None:
@@ -87,18 +87,20 @@ async def respond(call: Call[StreamQuery, Any]) -> Response:
     return _Stream(_bytes(following.follow(wanted, run_id), encoder, transport, first), media_type)
 
 
-def wants(call: Call[StreamQuery, Any], types: tuple[str, ...]) -> Query:
-    """What the call asks to follow; `types` where it names none.
+def wants(call: Call[StreamQuery, Any], transport: Transport) -> Query:
+    """What the call asks to follow; as text the log alone where it does not say more.
 
     Raises:
         Invalid: a parameter cannot be used.
     """
     asked = call.query
+    types = ("log",) if transport == "text" else TYPES
     return Query(
         run_id=asked.run_id,
         after=_after(call.connection, asked),
         tail=asked.tail,
         types=frozenset(asked.types.split(",") if asked.types else types),
+        transport=transport,
         follow=asked.follow,
         heartbeat_seconds=call.platform.settings.heartbeat_seconds,
     )

@@ -18,7 +18,7 @@ from common.metrics import FOLLOWERS
 from common.shutdown import end
 from common.web.call import Call
 from common.web.closing import Close, accept, close
-from common.web.stream import TYPES, StreamQuery, wants
+from common.web.stream import StreamQuery, wants
 from common.web.transports import messages
 
 CLOSES = {
@@ -40,7 +40,7 @@ async def respond(call: Call[StreamQuery, Any], socket: WebSocket) -> ASGIApp:
         RunNotFound: there is no such run.
         Unavailable: it cannot be told.
     """
-    wanted = wants(call, TYPES)
+    wanted = wants(call, "websocket")
     following = followers(call.platform)
     run_id = await following.resolve(wanted)
 

@@ -16,11 +16,11 @@ from common.connection import Connection
 from common.errors import Unavailable
 from common.events import ZERO, Line, LineId
 from common.lock import Lock
-from common.models import Progress
+from common.models import FollowerCounts, Progress, Relay, Streaming
 from common.phases import State
 from common.settings import Settings
 from common.store import Store
-from common.streams import Streams
+from common.streams import Streams, Told
 from tests.integration.redis_servers import EXECUTABLES, Authority, Server, executable, executable_with_tls
 from tests.integration.server import ROOT, poll
 from tests.unit.samples import run
@@ -123,7 +123,13 @@ async def everything(connection: Connection, prefix: str = "nfc") -> None:
     assert (await streams.append("run-a", 1, ZERO, more[1:]))[0]
     assert (await streams.read("run-a", 1, ZERO, 5)).trimmed == more[1].id, "one more than Redis holds"
     await streams.write_progress("run-a", Progress())
-    assert await streams.progress("run-a") == Progress()
+    await streams.write_relay("run-a", Relay(seen=1))
+    assert await streams.relay("run-a") == Relay(seen=1)
+    await streams.say_followers("run-a", "gone", FollowerCounts(text=1))
+    await streams.say_followers("run-a", "gone", None)
+    await streams.say_followers("run-a", "me", FollowerCounts(sse=2))
+    streaming = Streaming(followers=FollowerCounts(sse=2), tailers=1, relay=Relay(seen=1))
+    assert await streams.told("run-a") == Told(Progress(), streaming)
     assert await streams.pumping("run-a", "me", insist=False)
     ticket = await tickets.issue(Caller("ada", "read"))
     assert await tickets.redeem(ticket) == Caller("ada", "read")

@@ -217,7 +217,8 @@ def platform(url: str, runner: LogRunner, **changes: Any) -> Platform:
 
 def asks(**changes: Any) -> Query:
     """What a follower asks: all of the active or latest run, unless told otherwise."""
-    return replace(Query(run_id=None, after=None, tail=None, types=ALL, follow=True, heartbeat_seconds=5), **changes)
+    everything = Query(run_id=None, after=None, tail=None, types=ALL, transport="sse", follow=True, heartbeat_seconds=5)
+    return replace(everything, **changes)
 
 
 class Follower:

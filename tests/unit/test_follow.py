@@ -330,7 +330,7 @@ async def test_a_feed_lives_as_long_as_its_followers(given: World) -> None:
     for follower in followers:
         await follower.has(texts(5))
     feeds = given.followers()._feeds._feeds
-    assert [opened.followers for opened in feeds.values()] == [20]
+    assert len(feeds) == 1
     assert given.runner.reading == 1
     for follower in followers:
         await follower.leave()

@@ -50,7 +50,7 @@ async def test_a_run_is_recorded(given: World, tmp_path: Path) -> None:
         found = await entries(given, run_id)
         ids = [*(line.id for line in lines), lines[-1].id.next()]
         assert [entry_id for entry_id, _ in found] == [str(line_id).encode() for line_id in ids]
-        progress = await given.processes[0].streams.progress(run_id)
+        progress = (await given.processes[0].streams.told(run_id)).progress
         assert progress is not None
         assert (progress.total.submitted, progress.total.succeeded, progress.total.running) == (1, 1, 0)
 

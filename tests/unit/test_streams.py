@@ -49,6 +49,12 @@ async def test_a_line_keeps_a_time_of_its_own(client: "Redis", streams: Streams)
     assert line.at_ns == 1_893_553_445_678_901_234
 
 
+async def test_a_newline_in_a_line_makes_no_other(client: "Redis", streams: Streams) -> None:
+    """Over text it could pass for a line of any id."""
+    await client.xadd(LOG, {"t": "one\ntwo", "s": "o"}, id="1-0")
+    assert [line.text for line in (await streams.read(RUN_ID, 1, ZERO, 5)).lines] == [b"one two"]
+
+
 @pytest.mark.parametrize("own_id", ["200000000000000-1", "18446744073709551615-1"])
 async def test_a_line_beyond_all_time_is_not_served(client: "Redis", streams: Streams, own_id: str) -> None:
     """The log is read where the run happens, as if Redis were away."""
@@ -72,12 +78,12 @@ async def test_a_line_beyond_all_time_is_not_served(client: "Redis", streams: St
 )
 async def test_a_progress_that_is_none_is_not_known(client: "Redis", streams: Streams, fields: Any) -> None:
     """It is asked for where the run happens, then."""
-    assert await streams.progress(RUN_ID) is None
+    assert (await streams.told(RUN_ID)).progress is None
     known = Progress(total=ProcessProgress(running=1))
     await streams.write_progress(RUN_ID, known)
-    assert await streams.progress(RUN_ID) == known
+    assert (await streams.told(RUN_ID)).progress == known
     await client.xadd(PROGRESS, fields)
-    assert await streams.progress(RUN_ID) is None
+    assert (await streams.told(RUN_ID)).progress is None
 
 
 async def test_a_log_is_left_to_who_relays_it(client: "Redis", streams: Streams) -> None:
