@@ -162,7 +162,7 @@ class Pump:
 
     async def _tell(self) -> None:
         # Not validated: it goes on from what was read, and a count that was near its bound must not end the relay.
-        relay = Relay.model_construct(**self._counts, lag_seconds=self._lag_seconds)
+        relay = Relay().model_copy(update={**self._counts, "lag_seconds": self._lag_seconds})
         if relay != self._told:
             await self._streams.write_relay(self._run_id, relay)
             self._told = relay
