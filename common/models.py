@@ -258,7 +258,7 @@ class Streaming(_Wire):
 
     followers: FollowerCounts
     tailers: int = Field(ge=0, description="Processes that read the log for these followers, each once.")
-    relay: Relay | None = Field(description="Null where nobody has relayed it, or not lately enough to be told.")
+    relay: Relay | None = Field(description="Null where nobody has, as far as Redis knows.")
 
 
 class RunOverview(RunStatus):

@@ -85,9 +85,9 @@ class Pump:
                 await self._take_over()
             async with reading(self._source, self._run_id, self._attempt, top) as batches:
                 async for batch in batches:
-                    self._count("seen", len(batch))
                     if (over := await self._over(top)) is not None:
                         return over
+                    self._count("seen", len(batch))
                     for piece in _pieces(batch):
                         reached = await self._append(top, piece)
                         if reached is None:
@@ -161,7 +161,8 @@ class Pump:
             self._lag_seconds = max(0.0, round(time.time() - lines[-1].at_ns / 1e9, 3))
 
     async def _tell(self) -> None:
-        relay = Relay(**self._counts, lag_seconds=self._lag_seconds)
+        # Not validated: it goes on from what was read, and a count that was near its bound must not end the relay.
+        relay = Relay().model_copy(update={**self._counts, "lag_seconds": self._lag_seconds})
         if relay != self._told:
             await self._streams.write_relay(self._run_id, relay)
             self._told = relay

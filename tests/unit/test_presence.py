@@ -219,6 +219,8 @@ async def test_who_relays_beside_others_counts_what_they_had(given: World) -> No
     given.runner.write(run_id, *texts(200))
     given.runner.end(run_id)
     pumps = [relays(given, run_id, f"pump-{number}") for number in range(4)]
+    for one in pumps:
+        await one._take_over()  # before any has told what the others would go on from
     await asyncio.gather(*(one.run() for one in pumps))
     assert sum(one._counts["relayed"] for one in pumps) == 200
     assert sum(one._counts["duplicates"] for one in pumps) > 0
@@ -241,6 +243,17 @@ async def test_counts_go_on_with_whoever_relays_next(given: World) -> None:
         await client.delete(f"nfc:log:{run_id}:pump")  # as if some seconds had passed
     await relays(given, run_id, "stream", lasting=False).run()
     assert (await streaming(given, run_id)).relay == Relay(seen=8, relayed=8)
+
+
+async def test_a_made_up_count_ends_no_relay(given: World) -> None:
+    """As much as can be said, and one more: the log goes on, and what is said then is none."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(1))
+    given.runner.end(run_id)
+    await given.processes[0].streams.write_relay(run_id, Relay(seen=2**53))
+    await relays(given, run_id, "recorder").run()
+    assert (await given.processes[0].streams.top(run_id, 1))[1]
+    assert (await streaming(given, run_id)).relay is None
 
 
 async def test_the_lag_of_a_followed_run_is_a_metric(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
