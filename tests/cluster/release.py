@@ -25,7 +25,7 @@ Object = dict[str, Any]
 CHART = Path(__file__).resolve().parents[2] / "chart"
 API = "/api/v1/pipeline"
 FUNCTIONS = ("run", "status", "active", "cancel", "history", "stream", "docs")
-PATIENCE_SECONDS = 60.0  # to give up, on a busy machine; no test passes by waiting it out
+PATIENCE_SECONDS = 180.0  # to give up, on a busy machine; no test passes by waiting it out
 INGRESS = os.environ.get("TEST_INGRESS", "127.0.0.1:8080")
 
 # A run that goes on until the test lets it (see `Release.let`); what it says is known.

@@ -11,7 +11,8 @@ from tests.cluster.following import Follower
 from tests.cluster.nextflow import TASK_IMAGE, WithNextflow
 from tests.cluster.release import API, INGRESS, Caller, Object, Release, eventually, installed, log
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+# Its tasks ask for a whole CPU each: on a small node they stand in line, and so do these tests.
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("nextflow")]
 
 GREETINGS = ["Hello", "Grüezi"]
 TASKS = 6
