@@ -51,7 +51,7 @@ async def test_a_line_keeps_a_time_of_its_own(client: "Redis", streams: Streams)
 
 async def test_a_newline_in_a_line_makes_no_other(client: "Redis", streams: Streams) -> None:
     """Over text it could pass for a line of any id."""
-    await client.xadd(LOG, {"t": "one\ntwo", "s": "o"}, id="1-0")
+    await client.xadd(LOG, {"p": "0-0", "t": "one\ntwo", "s": "o"}, id="1-0")
     assert [line.text for line in (await streams.read(RUN_ID, 1, ZERO, 5)).lines] == [b"one two"]
 
 
