@@ -55,6 +55,10 @@ class LineId(NamedTuple):
         """The smallest id above this one."""
         return LineId(self.ms, self.seq + 1) if self.seq < _MAX_SEQ - 1 else LineId(self.ms + 1, 0)
 
+    def before(self) -> "LineId":
+        """The largest id below this one."""
+        return LineId(self.ms, self.seq - 1) if self.seq else LineId(self.ms - 1, _MAX_SEQ - 1)
+
     def closing(self) -> "LineId":
         """The largest id of this one's millisecond: of what is said behind a log's last line, whoever says it."""
         return LineId(self.ms, _MAX_SEQ - 1)

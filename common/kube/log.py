@@ -287,7 +287,7 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
                 following = None  # this process has slept: the file that was empty may have been filled, and left
         if log.doubted is not None:
             doubted, log.doubted = log.doubted, None
-            async for batch in _mended(log, doubted, kept):
+            async for batch in _mended(log, doubted, kept, reached=False):
                 yield batch
         if not chunk:
             yield ()
@@ -322,15 +322,16 @@ async def _with_holes(log: Log, lines: Sequence[Line], kept: Kept) -> Batches:
         yield batch
 
 
-async def _mended(log: Log, first: LineId, kept: Kept) -> Batches:
-    """What stood between what is known and the first line of the file."""
+async def _mended(log: Log, first: LineId, kept: Kept, *, reached: bool = True) -> Batches:
+    """What stood between what is known and the first line of the file, which the reading has reached or not yet."""
     if log.told == ZERO or first <= log.told:
         return
     async for batch in new(log, kept.lines(log.told)):
         yield batch
     if first > log.told:
         LINES_LOST.inc()
-        yield [log.gap(log.told.next(), _HOLE)]
+        # As far on as can be: right behind what is known here it would be nothing new to a follower who knows more.
+        yield [log.gap(max(log.told.next(), first.before()) if reached else log.told.next(), _HOLE)]
 
 
 def is_there(pod: Object) -> bool:
