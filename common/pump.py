@@ -76,15 +76,20 @@ class Pump:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _pass(self) -> bool:
-        """Go through the log from where Redis ends; whether nothing is left to do."""
+        """Go through the log from where Redis ends; whether nothing is left to do.
+
+        Of a log that is not there, and of which Redis has nothing, it is not said that it has ended: it was lost.
+        """
         try:
             top, ended = await self._streams.top(self._run_id, self._attempt)
             if ended:
                 return True
             if self._told is None:
                 await self._take_over()
+            there = top != ZERO
             async with reading(self._source, self._run_id, self._attempt, top) as batches:
                 async for batch in batches:
+                    there = True
                     if (over := await self._over(top)) is not None:
                         return over
                     self._count("seen", len(batch))
@@ -94,7 +99,7 @@ class Pump:
                             return False
                         top = reached
                     self.caught_up |= not batch
-            return await self._end(top)
+            return await self._end(top) if there else True
         except Unavailable as away:
             if not self._lasting:
                 raise

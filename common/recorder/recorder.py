@@ -77,6 +77,7 @@ class _Kept:
                     yield lines
                     continue
                 if whole:
+                    yield ()  # it is there, be it that it is empty
                     return
                 yield ()
                 with suppress(TimeoutError):

@@ -106,6 +106,17 @@ async def test_no_end_is_written_for_a_log_that_is_not_there(given: World) -> No
     assert await entries(given, run_id) == []
 
 
+async def test_no_end_is_written_for_an_attempt_whose_log_went_with_its_pod(given: World) -> None:
+    """With Redis flushed nobody has anything of it: who reads it is told of a loss, not of an empty log."""
+    process = given.process()
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(2))
+    given.runner.restart(run_id)
+    given.runner.forget(run_id, 1)
+    await Pump(process.runner, process.streams, run_id, 1, who="p", lasting=True).run()
+    assert await entries(given, run_id, 1) == []
+
+
 async def test_a_dead_recorder_is_replaced_and_given_way_to(given: World) -> None:
     """A feed takes over the log when nobody relays it, and stops when the recorder is back."""
     run_id = given.runner.start()
