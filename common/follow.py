@@ -94,6 +94,8 @@ class Followers:
                             return
                         if isinstance(frame, Notice):
                             end = frame.cursor
+                if end.line is not None:
+                    return  # it could not be told to its end: who comes back is not to miss it for the next one
             told = time.monotonic()
             while (following := await self._next(run_id)) is None:
                 if self._shutdown.begun:

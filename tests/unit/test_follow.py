@@ -223,6 +223,15 @@ async def test_a_star_goes_on_with_each_next_run(given: World) -> None:
     await again.has([b"5"])
 
 
+async def test_a_star_that_cannot_be_told_a_run_is_let_go(given: World) -> None:
+    """It comes back for the run, which it would miss if it were to wait for the next one."""
+    run_id = given.runner.start()
+    given.runner.away = True
+    async with asyncio.timeout(10):
+        frames = [frame async for frame in given.followers().follow(asks(run_id="*"), run_id)]
+    assert [event["type"] for frame in frames for event in frame.events()] == ["error"]
+
+
 async def test_tail_begins_before_the_newest(given: World) -> None:
     """So many lines, or all where there are fewer; none with 0; the end is no line."""
     run_id = given.runner.start()
