@@ -167,8 +167,8 @@ class Kept:
         """
         while self._archive is not None:
             page = await self._archive.page(self._run_id, self._attempt, after)
-            self.whole = page.whole
             if not page.lines:
+                self.whole = page.whole  # not before: who is cut off from the archive on the way has not read it
                 return
             yield page.lines
             after = page.lines[-1].id

@@ -225,6 +225,23 @@ async def test_who_was_stopped_asks_what_others_kept_meanwhile(monkeypatch: pyte
     assert told([line async for batch in batches for line in batch]) == texts(1, 2, 3, 4, 5, 6)
 
 
+async def test_an_archive_that_goes_away_half_way_is_not_taken_for_read() -> None:
+    """It says with each page that it is whole; only who has come to its end has all of it."""
+
+    class Cut(Keeping):
+        async def page(self, run_id: str, attempt: int, after: LineId) -> Page:
+            """The first page, and no other."""
+            if after != ZERO:
+                raise Unavailable("archive", "cut")
+            return await super().page(run_id, attempt, after)
+
+    log, kept = logs.Log(), logs.Kept(Cut(1, 2, whole=True), RUN_ID, 1)
+    assert told([line async for batch in logs.begin(log, kept) for line in batch]) == texts(1, 2)
+    assert not kept.whole
+    with pytest.raises(Unavailable):
+        assert [line async for batch in logs.rest(log, kept) for line in batch]
+
+
 @pytest.mark.parametrize(
     ("archive", "known", "expected"),
     [
