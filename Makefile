@@ -51,8 +51,7 @@ images: ## Build the image and those of the cluster tests, and load them into th
 
 test-cluster: setup images ## Test on the cluster of KUBECONFIG, in namespaces nfc-* (TEST_INGRESS=127.0.0.1:8080)
 	TEST_CLUSTER=1 $(BIN)/pytest tests/contract tests/cluster/bare -m cluster -n 4
-	TEST_CLUSTER=1 $(BIN)/pytest tests/cluster/installed -m 'cluster and not node' -n 3 --dist loadgroup
-	TEST_CLUSTER=1 $(BIN)/pytest tests/cluster/installed -m node
+	TEST_CLUSTER=1 $(BIN)/pytest tests/cluster/installed -m cluster
 
 bench: setup ## Cold starts, throughput and memory beside the bare minimum (3 minutes, an idle machine)
 	@$(BIN)/python -m tests.bench

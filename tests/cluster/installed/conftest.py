@@ -1,4 +1,4 @@
-"""One installation of the chart for all tests of a worker, with nothing active when a test begins."""
+"""One installation of the chart for all tests of it, with nothing active when a test begins."""
 
 import secrets
 from collections.abc import AsyncIterator, Iterator

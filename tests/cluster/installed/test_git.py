@@ -14,8 +14,7 @@ from tests.cluster.nextflow import TASK_IMAGE, WithNextflow
 from tests.cluster.place import IMAGES, command, kubectl
 from tests.cluster.release import CHART, Caller, installed
 
-# Its tasks ask for a whole CPU each: on a small node they stand in line, and so do these tests.
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("nextflow")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 PASSWORD = secrets.token_hex(16)
 

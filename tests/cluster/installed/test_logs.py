@@ -18,7 +18,6 @@ seq -f "%06.0f $line" $(((part - 1) * {PART_LINES} + 1)) $((part * {PART_LINES})
 """
 
 
-@pytest.mark.node
 async def test_whatever_is_killed_no_line_is_lost(release: Release, caller: Caller) -> None:
     """One after the other, in one run that is followed all the time; each time more of it arrives."""
     run_id = await caller.started(COUNTING)

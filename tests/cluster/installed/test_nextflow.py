@@ -11,8 +11,7 @@ from tests.cluster.following import Follower
 from tests.cluster.nextflow import TASK_IMAGE, WithNextflow
 from tests.cluster.release import API, INGRESS, Caller, Object, Release, eventually, installed, log
 
-# Its tasks ask for a whole CPU each: on a small node they stand in line, and so do these tests.
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("nextflow")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 GREETINGS = ["Hello", "Grüezi"]
 TASKS = 6
