@@ -76,7 +76,7 @@ class Log:
     Attributes:
         told: the newest line that has been given.
         complete: the file was read to its end, and gets no more lines.
-        ended: a reading went on with the file until that came to its end, and none has found more since.
+        ended: a reading went on until the file came to its end, no other was left out, and none has found more since.
         tail: the last line of that reading, if it never got its newline.
         ahead: what files begin with that were seen and that the reading has not come to.
         doubted: up to there files may have come and gone since the last look, as that is longer ago than one lasts.
@@ -89,13 +89,13 @@ class Log:
         self.complete = False
         self.ended = False
         self.tail: Sequence[Line] = ()
+        self.ahead: list[LineId] = []
         self.following: LineId | None = None
         self.seen = 0.0
         self.begin()
 
     def begin(self) -> None:
         """From the first line of the file again."""
-        self.ahead: list[LineId] = []
         self.doubted: LineId | None = None
         self._last: LineId = ZERO
         self._unended = _Unended()
@@ -117,9 +117,16 @@ class Log:
         last, self._unended = self._unended, _Unended()
         return self._number(last.end(newline=False))
 
-    def follow_ended(self) -> None:
-        """The file was followed to its end; nobody may be able to read it once more."""
-        self.ended, self.tail = True, self.rest()
+    def follow_ended(self, *, seen: bool) -> None:
+        """The file was followed to its end; nobody may be able to read it once more. `seen`: no other came and went."""
+        left_out = self.left_out()
+        self.ended, self.tail = seen and not left_out, self.rest()
+        if seen and len(left_out) == 1:
+            (self.following,) = left_out
+
+    def left_out(self) -> list[LineId]:
+        """What the files begin with that were seen and that no reading has come to, in order."""
+        return [first for first in self.ahead if first > self.told]
 
     def fresh(self, lines: Sequence[Line]) -> list[Line]:
         """Those that have not been given yet; they are from now on."""
@@ -230,7 +237,7 @@ async def rest(log: Log, kept: Kept) -> Batches:
         yield log.fresh(log.tail)  # it is there, be it that it is empty
     elif log.told not in (ZERO, log.told.closing()):  # said once, however often it is read from there
         LINES_LOST.inc()
-        yield [log.gap(log.told.closing(), _CUT)]
+        yield [*log.fresh(log.tail), log.gap(log.told.closing(), _CUT)]
 
 
 async def _followed(api: Api, path: str, log: Log, kept: Kept) -> Batches:
@@ -238,8 +245,6 @@ async def _followed(api: Api, path: str, log: Log, kept: Kept) -> Batches:
     async with aclosing(_reading(_watched(api, path, log), log, kept)) as batches:
         async for batch in batches:
             yield batch
-    if log.following is None:
-        log.follow_ended()
 
 
 async def _watched(api: Api, path: str, log: Log) -> AsyncGenerator[bytes, None]:
@@ -254,7 +259,7 @@ async def _watched(api: Api, path: str, log: Log) -> AsyncGenerator[bytes, None]
                 if first > log.told if first != ZERO else log.end != NOTHING:  # another file than this reading's
                     # Told by ticks, as time may pass while nobody takes what has come.
                     if before == (first, log.end) and ticks >= _SILENT_TICKS:
-                        log.following, log.seen = first, now
+                        log.following, log.seen = first if log.left_out() in ([], [first]) else None, now
                         return
                     if now - looked > _ROTATION_SECONDS:
                         log.doubted = first if first != ZERO else log.told.next()
@@ -264,6 +269,7 @@ async def _watched(api: Api, path: str, log: Log) -> AsyncGenerator[bytes, None]
                 if found != before:
                     before, ticks = found, 0
             yield chunk
+    log.follow_ended(seen=time.monotonic() - looked <= _ROTATION_SECONDS)
 
 
 async def _first(api: Api, path: str) -> LineId | None:
@@ -297,6 +303,7 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
             if following not in (lines[0].id, ZERO):
                 async for batch in _mended(log, lines[0].id, kept):
                     yield batch
+            log.ahead = [first for first in log.ahead if first > lines[0].id]  # what was before this file is told
         async for batch in _with_holes(log, lines, kept):
             yield batch
 

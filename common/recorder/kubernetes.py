@@ -48,7 +48,11 @@ class OwnPod:
                 over = self._ending.is_set()
                 async for lines in logs.read(self._api, self._pods, pod, log, nothing, over=over):
                     yield lines
-            if log.complete or (self._ending.is_set() and not logs.is_there(pod)):
+            if log.complete:
+                async for lines in logs.rest(log, nothing):
+                    yield lines
+                return
+            if self._ending.is_set() and not logs.is_there(pod):
                 return
             yield ()
             await asyncio.sleep(_LOOK_SECONDS)

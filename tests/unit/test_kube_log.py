@@ -216,6 +216,33 @@ async def test_what_is_kept_elsewhere_fills_the_gap(kept: Sequence[int], expecte
     assert log.complete
 
 
+@pytest.mark.parametrize(
+    ("pieces", "file", "expected"),
+    [
+        # It was the last line of that file, and none came after it.
+        ([raw(1, 2)], b"", texts(1, 2)),
+        ([raw(1, 2), b"begins 0", b""], b"", texts(1, 2)),
+        ([raw(1, 2)[:-1]], b"", texts(1, 2)),
+        # Another file was seen, or may have come and gone, since the kubelet came to the end of this one.
+        ([raw(1, 2), b"begins 3", b""], b"", [*texts(1, 2), "-"]),
+        ([raw(1, 2)[:-1], b"begins 3", b""], b"", [*texts(1, 2), "-"]),
+        ([raw(1, 2), b"sleeps"], b"", [*texts(1, 2), "-"]),
+        ([raw(1, 2), b"sleeps"], raw(2), texts(1, 2)),
+        # And not if that is there to be read.
+        ([raw(1, 2), b"begins 3", b""], raw(3), texts(1, 2, 3)),
+        ([raw(1, 2), b"begins 3", b"", b"begins 5", b"", *SILENCE, None], raw(5), [*texts(1, 2), "-", *texts(5)]),
+    ],
+)
+async def test_a_last_file_that_is_empty_is_not_the_end_of_what_was_before(
+    pieces: list[bytes | None], file: bytes, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime begins a new one whenever one is full, be it right before the run ends."""
+    monkeypatch.setattr("common.kube.log._FILE_SECONDS", 0)
+    kubelet = Rotating(("running", pieces), ("terminated", [file]), ("terminated", [file]))
+    monkeypatch.setattr("common.kube.log.time", kubelet)
+    assert told(await recorded(kubelet)) == expected
+
+
 async def test_who_was_stopped_asks_what_others_kept_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recorder that went on has it all, and nothing is missing."""
     monkeypatch.setattr("common.kube.log._FILE_SECONDS", 0)
