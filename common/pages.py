@@ -17,8 +17,7 @@ from common.events import GAP, ZERO, Cursor, Line, LineId, Place
 from common.frames import Lines, Notice, gap
 from common.metrics import LINES_LOST
 from common.platform import Platform
-from common.pump import reading
-from common.runner import Runner
+from common.pump import is_readable, reading
 
 PAGE_LINES = 500
 _PAGES = 8
@@ -162,13 +161,3 @@ def _lost(until: LineId) -> Line:
     """What is told in place of lines that nobody holds."""
     LINES_LOST.inc()
     return Line(until, time.time_ns(), GAP, _LOST)
-
-
-async def is_readable(runner: Runner, run_id: str, attempt: int) -> bool:
-    """Whether there is anything of an attempt's log where the run happened, be it that it is empty.
-
-    Raises:
-        Unavailable: the runner does not answer.
-    """
-    async with reading(runner, run_id, attempt) as batches:
-        return await anext(batches, None) is not None

@@ -33,6 +33,16 @@ def reading(source: LogSource, run_id: str, attempt: int, after: LineId = ZERO) 
     return aclosing(source.lines(run_id, attempt, after))
 
 
+async def is_readable(source: LogSource, run_id: str, attempt: int) -> bool:
+    """Whether there is anything of an attempt's log where the run happened, be it that it is empty.
+
+    Raises:
+        Unavailable: the source does not answer.
+    """
+    async with reading(source, run_id, attempt) as batches:
+        return await anext(batches, None) is not None
+
+
 class Pump:
     """One attempt's log on its way to Redis.
 
@@ -78,7 +88,7 @@ class Pump:
     async def _pass(self) -> bool:
         """Go through the log from where Redis ends; whether nothing is left to do.
 
-        Of a log that is not there, and of which Redis has nothing, it is not said that it has ended: it was lost.
+        Of a log that is not there any more, and of which Redis has nothing, no end is told: it was lost.
         """
         try:
             top, ended = await self._streams.top(self._run_id, self._attempt)
@@ -86,10 +96,8 @@ class Pump:
                 return True
             if self._told is None:
                 await self._take_over()
-            there = top != ZERO
             async with reading(self._source, self._run_id, self._attempt, top) as batches:
                 async for batch in batches:
-                    there = True
                     if (over := await self._over(top)) is not None:
                         return over
                     self._count("seen", len(batch))
@@ -99,7 +107,9 @@ class Pump:
                             return False
                         top = reached
                     self.caught_up |= not batch
-            return await self._end(top) if there else True
+            if top == ZERO and not await is_readable(self._source, self._run_id, self._attempt):
+                return True
+            return await self._end(top)
         except Unavailable as away:
             if not self._lasting:
                 raise

@@ -16,9 +16,9 @@ from common.events import ZERO, Line, LineId
 from common.frames import Lines
 from common.jobs import Job
 from common.metrics import LINES_LOST
-from common.pages import PAGE_LINES, is_readable
+from common.pages import PAGE_LINES
 from common.platform import Platform
-from common.pump import Pump, reading
+from common.pump import Pump, is_readable, reading
 from common.shutdown import end
 
 log = logging.getLogger(__name__)

@@ -117,6 +117,19 @@ async def test_no_end_is_written_for_an_attempt_whose_log_went_with_its_pod(give
     assert await entries(given, run_id, 1) == []
 
 
+async def test_no_end_is_written_for_a_log_that_was_empty_when_it_was_last_seen(given: World) -> None:
+    """What it wrote before it went nobody has read."""
+    process = given.process()
+    run_id = given.runner.start()
+    pump_ = Pump(process.runner, process.streams, run_id, 1, who="p", lasting=True)
+    task = asyncio.create_task(pump_.run())
+    await eventually(lambda: pump_.caught_up)
+    given.runner.forget(run_id, 1)
+    given.runner.restart(run_id)
+    await asyncio.wait_for(task, 10)
+    assert await entries(given, run_id, 1) == []
+
+
 async def test_a_dead_recorder_is_replaced_and_given_way_to(given: World) -> None:
     """A feed takes over the log when nobody relays it, and stops when the recorder is back."""
     run_id = given.runner.start()
