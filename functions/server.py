@@ -24,6 +24,7 @@ from common.callers import add
 from common.errors import ControllerError
 from common.observe import configure_logging
 from common.settings import Settings
+from common.shutdown import end
 from common.web.app import App
 from common.web.endpoint import PREFIX
 from common.web.http1 import Http1
@@ -105,7 +106,10 @@ async def _until_stopped(app: App, settings: Settings, listener: socket.socket) 
     # uvicorn ends on SIGTERM and then raises it again, which would end this process before its Redis has, and a
     # container with the exit code of a failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    await uvicorn.Server(configuration(app, settings)).serve(sockets=[listener])
+    try:
+        await uvicorn.Server(configuration(app, settings)).serve(sockets=[listener])
+    finally:  # asyncio.run cancels what is left once, and waits for ever for who has missed it
+        await end(asyncio.all_tasks() - {asyncio.current_task()})
 
 
 @asynccontextmanager

@@ -1,21 +1,26 @@
 """`python -m functions.server NAME`: one function by itself, as the image serves it."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
 from common.callers import add
-from functions.server import FUNCTIONS
+from common.settings import Settings
+from common.shutdown import end
+from common.web.app import App
+from functions.server import FUNCTIONS, _until_stopped
 from tests.functions.test_alone import CALLS, OPEN
 from tests.integration.server import API, ROOT, poll
 from tests.redis_server import OwnRedis
@@ -56,6 +61,31 @@ def served(name: str, environ: dict[str, str]) -> Iterator[tuple[str, "subproces
 def token(environ: dict[str, str], name: str) -> dict[str, str]:
     """The header of a new caller."""
     return {"authorization": f"Bearer {add(Path(environ['STATE_DIR']) / 'tokens', name, 'run')}"}
+
+
+def test_what_has_missed_its_cancellation_does_not_keep_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader may (see `common.shutdown.end`), and asyncio asks once."""
+
+    async def stubborn() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    async def served(server: uvicorn.Server, sockets: object) -> None:
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        task = asyncio.create_task(stubborn())
+        try:
+            with socket.socket() as unused:
+                await _until_stopped(App(), Settings(), unused)
+            assert task.cancelled()
+        finally:
+            await end([task])
+
+    monkeypatch.setattr(uvicorn.Server, "serve", served)
+    monkeypatch.setattr("functions.server.signal.signal", lambda number, handler: None)
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
