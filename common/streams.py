@@ -28,7 +28,7 @@ _TAIL_LINES = 1_000  # a look: Redis serves nobody else meanwhile
 _NANOSECONDS = re.compile(rb"[0-9]{1,20}")  # to the year 5138: what is beyond 9999 would be no time
 
 _Entry = tuple[bytes, dict[bytes, bytes]]
-_Model = TypeVar("_Model", Progress, Relay)
+_Model = TypeVar("_Model", FollowerCounts, Progress, Relay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Streams:
         """What is told of a run beside its log, in one round trip."""
         keys = [self._key(run_id, "progress"), self._key(run_id, "relay"), self._followers(run_id)]
         progress, relay, said = await self._connection.script("told", keys, [_FOLLOWERS_SECONDS, _RELAY_BYTES])
-        each = [FollowerCounts.model_validate_json(one) for one in said]
+        each = [counts for one in said if (counts := _valid(FollowerCounts, one)) is not None]
         total = FollowerCounts(
             **{name: sum(getattr(one, name) for one in each) for name in FollowerCounts.model_fields}
         )
