@@ -77,7 +77,7 @@ class Log:
         told: the newest line that has been given.
         complete: the file was read to its end, and gets no more lines.
         ended: a reading went on until the file came to its end, no other was left out, and none has found more since.
-        tail: the last line of that reading, if it never got its newline.
+        tail: the last line of that reading, or of one that was left, if it never got its newline.
         ahead: what files begin with that were seen and that the reading has not come to.
         doubted: up to there files may have come and gone since the last look, as that is longer ago than one lasts.
         following: what the next reading begins with, if that misses nothing; ZERO: with whatever it does.
@@ -260,6 +260,7 @@ async def _watched(api: Api, path: str, log: Log) -> AsyncGenerator[bytes, None]
                     # Told by ticks, as time may pass while nobody takes what has come.
                     if before == (first, log.end) and ticks >= _SILENT_TICKS:
                         log.following, log.seen = first if log.left_out() in ([], [first]) else None, now
+                        log.tail = log.rest()
                         return
                     if now - looked > _ROTATION_SECONDS:
                         log.doubted = first if first != ZERO else log.told.next()
@@ -300,6 +301,8 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
         lines = log.feed(chunk)
         if lines and not begun:
             begun = True
+            if log.tail and lines[0].id > log.tail[-1].id:  # of a file before this one: its line was torn between them
+                yield log.fresh(log.tail)
             if following not in (lines[0].id, ZERO):
                 async for batch in _mended(log, lines[0].id, kept):
                     yield batch

@@ -155,6 +155,8 @@ SILENCE = [b""] * 3
         ([[raw(1, 2), b"begins 3", b"", *SILENCE, None], [raw(3, 4)]], texts(1, 2, 3, 4)),
         # Nor was anything if that is still empty; and it is not left again.
         ([[raw(1, 2), b"begins 0", b"", *SILENCE, None], [*SILENCE, *SILENCE, raw(3)]], texts(1, 2, 3)),
+        # What the old one ends with, and the runtime has torn, is told.
+        ([[raw(1, 2)[:-5], b"begins 3", b"", *SILENCE, None], [raw(3)]], [*texts(1), "li", *texts(3)]),
         # But then it is, if it was cut before it said anything.
         ([[raw(1, 2), b"begins 0", b"", *SILENCE, None], [b"", None], [raw(3)]], [*texts(1, 2), "-", *texts(3)]),
         # Another one was begun before that was read.
@@ -230,6 +232,8 @@ async def test_what_is_kept_elsewhere_fills_the_gap(kept: Sequence[int], expecte
         ([raw(1, 2), b"sleeps"], raw(2), texts(1, 2)),
         # And not if that is there to be read.
         ([raw(1, 2), b"begins 3", b""], raw(3), texts(1, 2, 3)),
+        ([raw(1, 2)[:-5], b"begins 3", b""], raw(3), [*texts(1), "li", *texts(3)]),
+        ([raw(1, 2)[:-5]], raw(1, 2), texts(1, 2)),
         ([raw(1, 2), b"begins 3", b"", b"begins 5", b"", *SILENCE, None], raw(5), [*texts(1, 2), "-", *texts(5)]),
     ],
 )
