@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 from common import look
+from common.bell import Bell
 from common.errors import ControllerError, RunNotFound
 from common.events import ZERO, Cursor, Place, event
 from common.frames import Frame, Lines, Notice, progress_notice, status_notice
@@ -23,7 +24,7 @@ from common.phases import State
 from common.platform import Platform
 from common.presence import Presence, Transport
 from common.reader import Reader
-from common.shutdown import end
+from common.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,10 @@ class Feed:
         status: the run as it was seen last.
         finished: there is nothing more to come, neither lines nor states.
         failure: what this feed has died of, if it has.
-        changed: set, and replaced by a new one, at each change.
+        top: the newest line that is known; the beginning of the attempt that the run is in if that has none yet.
+        bell: rings at each change.
+        changes: how many there were.
+        beats: goes up, as a change, as often as a silent follower has to be told something.
         presence: who follows.
     """
 
@@ -50,7 +54,9 @@ class Feed:
         self.run_id = status.run_id
         self.status = status
         self.finished = False
-        self.changed = asyncio.Event()
+        self.bell = Bell()
+        self.changes = 0
+        self.beats = 0
         self.presence = Presence(platform.streams, self.run_id)
         self._failure: BaseException | None = None
         self._pages = Pages(platform, self.run_id)
@@ -59,14 +65,10 @@ class Feed:
         self._reasons: dict[int, str] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._reader = self._read(status.attempt)
-        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self.presence.tell())]
+        self.top = Place(status.attempt, ZERO)
+        self._tasks = [asyncio.create_task(work) for work in (self._watch(), self._beat(), self.presence.tell())]
         for task in self._tasks:
             task.add_done_callback(self._stopped)
-
-    @property
-    def top(self) -> Place:
-        """The newest line that is known; the beginning of the attempt that the run is in if that has none yet."""
-        return Place(self._reader.attempt, self._reader.top)
 
     @property
     def lost(self) -> str | None:
@@ -106,20 +108,19 @@ class Feed:
                 self._enter(job.attempt)
         return attempt <= self._reader.attempt
 
+    def next(self, place: Place) -> Lines | None:
+        """What goes on behind `place`, which is before `top`; None if it is behind the window and has to be read."""
+        window, (attempt, line) = self._reader.window, place
+        return None if attempt < self._reader.attempt or line < window.base else window.after(line)
+
     async def after(self, place: Place) -> tuple[Sequence[Frame], Place]:
-        """What goes on behind `place`, which is before `top`, and where that leads.
+        """What goes on behind `place`, which `next` does not have, and where that leads.
 
         Raises:
             Unavailable: neither Redis nor the runner can be read.
         """
-        window, (attempt, line) = self._reader.window, place
-        found: Lines | End
-        if attempt < self._reader.attempt:
-            found = await self._pages.after(place, None)
-        elif line < window.base:
-            found = await self._pages.after(place, window.base)
-        else:
-            found = window.after(line)
+        attempt = place.attempt
+        found = await self._pages.after(place, None if attempt < self._reader.attempt else self._reader.window.base)
         if isinstance(found, End):
             lost = [] if found.lost is None else [found.lost]
             return [*lost, self._restart(attempt + 1)], Place(attempt + 1, ZERO)
@@ -139,6 +140,8 @@ class Feed:
         """
         await self.current()
         attempt, newest = self.top
+        if (near := self._reader.window.tail(count)) is not None:
+            return Place(attempt, near)
         line, few = await self._pages.tail(attempt, count, newest)
         while few and attempt > 1:
             attempt -= 1
@@ -159,9 +162,10 @@ class Feed:
         await asyncio.gather(self._reader.close(), self.presence.withdraw(), *self._closing)
 
     def announce(self) -> None:
-        """Wake every follower."""
-        self.changed.set()
-        self.changed = asyncio.Event()
+        """Wake every follower, as something has changed."""
+        self.top = Place(self._reader.attempt, self._reader.top)
+        self.changes += 1
+        self.bell.ring()
 
     # Attempts.
 
@@ -186,6 +190,13 @@ class Feed:
         return found
 
     # Status.
+
+    async def _beat(self) -> None:
+        """Once for all followers: a timer of each one's own would be the most of what it costs."""
+        while not self.finished:
+            await asyncio.sleep(self._platform.settings.heartbeat_seconds)
+            self.beats += 1
+            self.announce()
 
     async def _watch(self) -> None:
         pause = _WATCH_END_SECONDS

@@ -36,7 +36,6 @@ class Query:
         types: the kinds of events wanted (gap, restarted, complete and error come always).
         transport: how they are sent, which others are told.
         follow: stay until the run ends; otherwise end with what there is now.
-        heartbeat_seconds: after so long without a frame comes an idle one.
     """
 
     run_id: str | None
@@ -45,7 +44,6 @@ class Query:
     types: frozenset[str]
     transport: Transport
     follow: bool
-    heartbeat_seconds: float
 
 
 class Followers:
@@ -75,12 +73,9 @@ class Followers:
         wanted = None if query.run_id == NEXT_RUN else query.run_id
         return (await look.run(self._platform, wanted)).run_id
 
-    async def follow(self, query: Query, run_id: str) -> AsyncGenerator[Frame, None]:
+    def follow(self, query: Query, run_id: str) -> AsyncGenerator[Frame, None]:
         """The frames for one follower, beginning with `run_id` (see `resolve`)."""
-        frames = self._runs(query, run_id) if query.run_id == NEXT_RUN and query.follow else self._run(query, run_id)
-        async with aclosing(frames):
-            async for frame in frames:
-                yield frame
+        return self._runs(query, run_id) if query.run_id == NEXT_RUN and query.follow else self._run(query, run_id)
 
     async def _runs(self, query: Query, run_id: str) -> AsyncGenerator[Frame, None]:
         """One run after the other."""
@@ -101,7 +96,7 @@ class Followers:
                 if self._shutdown.begun:
                     yield Farewell(end)
                     return
-                if time.monotonic() - told >= query.heartbeat_seconds:
+                if time.monotonic() - told >= self._platform.settings.heartbeat_seconds:
                     yield IDLE
                     told = time.monotonic()
             run_id, query, end = following, replace(query, after=None, tail=None), Cursor(following, 1, ZERO)
@@ -117,51 +112,54 @@ class Followers:
         await self._shutdown.wait(_NEXT_SECONDS)
         return None
 
-    async def _run(self, query: Query, run_id: str) -> AsyncGenerator[Frame, None]:
-        """One run, from a place in it to its end; what goes wrong before its first line is told as an event."""
+    async def _run(self, query: Query, run_id: str) -> AsyncGenerator[Frame, None]:  # noqa: PLR0912 # each layer costs
+        """One run, from a place in it to its end; what goes wrong before its first line is told as an event.
+
+        A thousand followers go through the loop for each batch: what is written here once is done a thousand times.
+        """
         try:
-            async with self._feeds.open(run_id, query.transport) as feed, aclosing(self._frames(query, feed)) as frames:
-                async for frame in frames:
-                    yield frame
+            async with self._feeds.open(run_id, query.transport) as feed:
+                follower = _Follower(feed, query.types)
+                for notice in await follower.opening(query):
+                    yield notice
+                told, hurrying = feed.beats, False
+                while True:
+                    seen = feed.changes  # before anything is looked at: a change from here on is not waited for
+                    if self._shutdown.begun:
+                        yield Farewell(follower.cursor)
+                        return
+                    frames = follower.near()
+                    if frames is None:
+                        frames = await self._far(follower)
+                    if frames:
+                        if hurrying:
+                            await asyncio.sleep(0)  # a fast client never makes us wait: others have their turn
+                        for frame in frames:
+                            yield frame
+                        told, hurrying = feed.beats, True
+                        if not follower.level or seen != feed.changes:
+                            continue
+                    if feed.finished:
+                        for notice in follower.last():
+                            yield notice
+                        return
+                    if not query.follow and not feed.finishing:
+                        return
+                    if told != feed.beats:
+                        told = feed.beats
+                        yield IDLE
+                    if seen == feed.changes:
+                        await feed.bell.wait()
+                        hurrying = False
         except ControllerError as error:
             yield Notice(event("error", query.after or Cursor(run_id, 1, ZERO), {"detail": str(error)}))
 
-    async def _frames(self, query: Query, feed: Feed) -> AsyncGenerator[Frame, None]:
-        follower = _Follower(feed, query.types)
-        for notice in await follower.opening(query):
-            yield notice
-        due = time.monotonic() + query.heartbeat_seconds
-        while True:
-            changed = feed.changed  # before anything is looked at: a change from here on wakes us
-            if self._shutdown.begun:
-                yield Farewell(follower.cursor)
-                return
-            if feed.failure is not None:
-                raise RuntimeError("the feed has failed") from feed.failure
-            try:
-                frames = await follower.frames()
-            except Unavailable:
-                await self._shutdown.wait(_UNREADABLE_SECONDS)
-                yield IDLE
-                continue
-            for frame in frames:
-                yield frame
-                due = time.monotonic() + query.heartbeat_seconds
-            if frames:
-                await asyncio.sleep(0)  # a fast client never makes us wait: others have their turn all the same
-                continue  # with what has come meanwhile
-            if feed.finished:
-                for notice in follower.last():
-                    yield notice
-                return
-            if not query.follow and not feed.finishing:
-                return
-            try:
-                async with asyncio.timeout(due - time.monotonic()):
-                    await changed.wait()
-            except TimeoutError:
-                yield IDLE
-                due = time.monotonic() + query.heartbeat_seconds
+    async def _far(self, follower: "_Follower") -> Sequence[Frame]:
+        try:
+            return await follower.far()
+        except Unavailable:
+            await self._shutdown.wait(_UNREADABLE_SECONDS)
+            return (IDLE,)
 
 
 @cache
@@ -171,13 +169,19 @@ def followers(platform: Platform) -> Followers:
 
 
 class _Follower:
-    """Where a follower is in a feed."""
+    """Where a follower is in a feed.
+
+    Attributes:
+        level: what `near` has found is all that there was to be told.
+    """
 
     def __init__(self, feed: Feed, types: frozenset[str]) -> None:
         self._feed = feed
         self._types = types
+        self._logs = "log" in types
         self._told = feed.status
         self._place = Place(1, ZERO)
+        self.level = False
 
     @property
     def cursor(self) -> Cursor:
@@ -200,25 +204,49 @@ class _Follower:
             opening.append(gap(self.cursor, f"The cursor {after} is of a run or an attempt that is not followed here."))
         return opening
 
-    async def frames(self) -> Sequence[Frame]:
-        """The next of the log if there is any, else what has changed of the run since it was told last."""
-        feed = self._feed
-        if self._place < feed.top:
-            if "log" in self._types:
-                found, self._place = await feed.after(self._place)
-                return found
-            remarks, self._place = feed.remarks(self._place), feed.top
+    def near(self) -> Sequence[Frame] | None:
+        """The next of the log if there is any, else what has changed of the run since it was told last.
+
+        None: the log goes on with what has to be read for it, see `far`.
+        """
+        feed, top, place = self._feed, self._feed.top, self._place
+        if feed.failure is not None:
+            raise RuntimeError("the feed has failed") from feed.failure
+        self.level = False
+        if place is not top and place < top:
+            if self._logs:
+                batch = feed.next(place)
+                if batch is None:
+                    return None
+                self._place = top if batch.last == top.line else Place(batch.attempt, batch.last)
+                self.level = self._place is top and self._told is feed.status
+                return (batch,)
+            remarks, self._place = feed.remarks(place), top
             if remarks:
                 return remarks
-        before, now = self._told, feed.status
+        self.level = True
+        return self._news()
+
+    def _news(self) -> Sequence[Frame]:
+        feed, before, now = self._feed, self._told, self._feed.status
+        if before is now:
+            return ()
         self._told = now
         frames: list[Frame] = []
-        if before is not now:
-            if "status" in self._types and before.model_copy(update={"progress": now.progress}) != now:
-                frames.append(feed.notice("status", self.cursor))
-            if "progress" in self._types and before.progress != now.progress:
-                frames.append(feed.notice("progress", self.cursor))
+        if "status" in self._types and before.model_copy(update={"progress": now.progress}) != now:
+            frames.append(feed.notice("status", self.cursor))
+        if "progress" in self._types and before.progress != now.progress:
+            frames.append(feed.notice("progress", self.cursor))
         return frames
+
+    async def far(self) -> Sequence[Frame]:
+        """The next of the log, from behind the window.
+
+        Raises:
+            Unavailable: neither Redis nor the runner can be read.
+        """
+        found, self._place = await self._feed.after(self._place)
+        return found
 
     def last(self) -> list[Notice]:
         """What ends a run's stream: what is lost of it, and the final record or why there is none."""

@@ -19,7 +19,7 @@ from common.metrics import LINES_LOST
 from common.pages import PAGE_LINES
 from common.platform import Platform
 from common.pump import Pump, is_readable, reading
-from common.shutdown import end
+from common.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,20 @@ class Window:
 
     def after(self, cursor: LineId) -> Lines:
         """What goes on behind `cursor`, which is neither before the window nor at its end."""
+        newest = self.batches[-1]
+        if newest.behind == cursor:  # as it is for whoever keeps up
+            return newest
         return self.batches[bisect_right(self.batches, cursor, key=lambda batch: batch.last)].after(cursor)
+
+    def tail(self, count: int) -> LineId | None:
+        """The place from which `count` lines are left to the newest; None if the window begins behind it."""
+        if count > self.lines:
+            return None
+        for batch in reversed(self.batches):
+            if count < len(batch.lines):
+                return batch.lines[-1 - count].id
+            count -= len(batch.lines)
+        return self.base
 
 
 class Reader:

@@ -8,12 +8,10 @@ it works the same under uvicorn, gunicorn and functions-framework.
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any
-
-_LOST_SECONDS = 0.2
 
 
 class Shutdown:
@@ -52,19 +50,6 @@ class Shutdown:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             _chain(number, lambda: loop.call_soon_threadsafe(self.begin))
-
-
-async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
-    """Cancel tasks until they have ended.
-
-    Once is not enough: a cancellation that meets the very moment in which a reply arrives is lost in
-    redis-py (seen with 8.1 on Python 3.11, one in twenty), and the task goes on as if nothing had been.
-    """
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=_LOST_SECONDS)
 
 
 def _chain(number: signal.Signals, first: Callable[[], Any]) -> None:

@@ -110,7 +110,7 @@ class Streams:
         Where lines are missing it is the newest of them: as many as are too few stand before it or nowhere.
         """
         key, left, below, before = self._key(run_id, attempt), count, "+", ZERO
-        while newest := await self._newest(key, _TAIL_LINES, below):
+        while newest := await self._newest(key, min(left + 2, _TAIL_LINES), below):  # the one before them, and an end
             for entry_id, fields in newest:
                 if b"end" not in fields:
                     if not left:

@@ -24,7 +24,7 @@ from common.callers import add
 from common.errors import ControllerError
 from common.observe import configure_logging
 from common.settings import Settings
-from common.shutdown import end
+from common.tasks import end
 from common.web.app import App
 from common.web.endpoint import PREFIX
 from common.web.http1 import Http1

@@ -19,8 +19,8 @@ from common.events import ZERO, Line, LineId
 from common.progress import Fold
 from common.pump import Pump, reading
 from common.runner import Batches, LogSource
-from common.shutdown import end
 from common.streams import Streams
+from common.tasks import end
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
@@ -99,20 +100,25 @@ class Exchange:
         }
         log.info("answered", extra=facts)
 
-    async def _noted(self, message: Message) -> None:
+    def _noted(self, message: Message) -> Awaitable[None]:
+        """Note what is answered, and send it; no coroutine of its own, as each follower's each batch comes by here."""
         match message["type"]:
+            case "http.response.body":
+                self._streamed = self._streamed or message.get("more_body", False)
+            case "websocket.send":
+                pass
             case "http.response.start":
                 self._status = message["status"]
                 message = self._headed(message)
-            case "http.response.body" if message.get("more_body"):
-                self._streamed = True
             case "websocket.accept":
-                await self._send(self._headed(message))
-                self._status, self._streamed = 101, True
-                return
+                return self._accepted(message)
             case "websocket.close" if message["code"] > PROBLEM:
                 self._status = message["code"] - PROBLEM
-        await self._send(message)
+        return self._send(message)
+
+    async def _accepted(self, message: Message) -> None:
+        await self._send(self._headed(message))
+        self._status, self._streamed = 101, True
 
     def _headed(self, message: Message) -> Message:
         added = [(name.encode(), value.encode()) for name, value in self.headers.items()]

@@ -1,10 +1,33 @@
-"""WebSocket as uvicorn speaks it, but for two things: who answers no ping, and who is to be told of a shutdown."""
+"""WebSocket as uvicorn speaks it, but for who answers no ping, who is told to stop, and messages that go together."""
 
+from typing import Any, cast
+
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
+
+from common.web.transports import TOGETHER
 
 
 class Socket(WebSocketsSansIOProtocol):
     """A connection."""
+
+    async def run_asgi(self) -> None:
+        """Say that messages may be given together, as the bytes that they are on the wire."""
+        self.scope["extensions"][TOGETHER] = {}
+        await super().run_asgi()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Write messages that come together at once: for a follower a batch is one system call, not one a line."""
+        together = cast("dict[str, Any]", message).get(TOGETHER)
+        if together is None:
+            return await super().send(message)
+        if not self.writable.is_set():
+            await self.writable.wait()
+        if self.disconnected or self.conn.state is not State.OPEN:
+            raise ClientDisconnected
+        self.transport.write(together)
 
     def keepalive_timeout(self) -> None:
         """Cut it: closing alone would wait until the peer has read what was sent to it before, which may be never."""

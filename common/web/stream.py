@@ -5,8 +5,8 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from starlette.requests import HTTPConnection
-from starlette.responses import Response, StreamingResponse
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from common.events import CURSOR, NO_CURSOR, Cursor
@@ -16,6 +16,7 @@ from common.metrics import FOLLOWERS
 from common.models import Says
 from common.names import RUN_ID
 from common.presence import Transport
+from common.tasks import first_of
 from common.web import problem
 from common.web.call import Call
 from common.web.input import header
@@ -75,16 +76,14 @@ async def respond(call: Call[StreamQuery, Any]) -> Response:
         return Response(status_code=204, headers=_UNSTORED)  # tells an EventSource not to come back
     media_type = {"sse": SSE, "text": TEXT, "ndjson": NDJSON}[transport]
     if call.connection.scope["method"] == "HEAD":
-        head = Response(headers=_HEADERS, media_type=media_type)
-        del head.headers["content-length"]  # a stream has none, and HEAD may not tell another than GET
-        return head
+        return _headed(Response(headers=_HEADERS, media_type=media_type))
     encoder: Encoder = {
         "sse": sse,
         "ndjson": ndjson,
         "text": TEXTS[call.query.timestamps, call.query.types is not None and wanted.types != {"log"}],
     }[transport]
     first = _RETRY if transport == "sse" else b""
-    return _Stream(_bytes(following.follow(wanted, run_id), encoder, transport, first), media_type)
+    return _Stream(following.follow(wanted, run_id), encoder, transport, first, media_type)
 
 
 def wants(call: Call[StreamQuery, Any], transport: Transport) -> Query:
@@ -102,7 +101,6 @@ def wants(call: Call[StreamQuery, Any], transport: Transport) -> Query:
         types=frozenset(asked.types.split(",") if asked.types else types),
         transport=transport,
         follow=asked.follow,
-        heartbeat_seconds=call.platform.settings.heartbeat_seconds,
     )
 
 
@@ -111,31 +109,51 @@ _UNSTORED = {"cache-control": "no-store"}
 _HEADERS = {**_UNSTORED, "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
 
 
-class _Stream(StreamingResponse):
-    """A stream that lets go of its run as soon as its client has gone, not when memory is tidied up."""
+def _headed(answer: Response) -> Response:
+    del answer.headers["content-length"]  # a stream has none, and HEAD may not tell another than GET
+    return answer
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], media_type: str) -> None:
-        super().__init__(chunks, headers=_HEADERS, media_type=media_type)
-        self._chunks = chunks
+
+class _Stream(Response):
+    """A stream: frames as one transport's bytes, for as long as the client is there."""
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[Frame, None],
+        encoder: Encoder,
+        transport: Transport,
+        first: bytes,
+        media_type: str,
+    ) -> None:
+        super().__init__(headers=_HEADERS, media_type=media_type)
+        _headed(self)
+        self._frames, self._encoder, self._transport, self._first = frames, encoder, transport, first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._chunks):
-            await super().__call__(scope, receive, send)
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        followers = FOLLOWERS.labels(self._transport)
+        followers.inc()
+        try:
+            await first_of(self._told(send), _gone(receive))
+        except OSError:  # an ASGI server's word for it
+            raise ClientDisconnect from None
+        finally:
+            followers.dec()
 
-
-async def _bytes(
-    frames: AsyncGenerator[Frame, None], encoder: Encoder, transport: Transport, first: bytes
-) -> AsyncGenerator[bytes, None]:
-    FOLLOWERS.labels(transport).inc()
-    try:
-        if first:
-            yield first
-        async with aclosing(frames):
+    async def _told(self, send: Send) -> None:
+        encoder = self._encoder
+        if self._first:
+            await send({"type": "http.response.body", "body": self._first, "more_body": True})
+        async with aclosing(self._frames) as frames:  # lets go of its run now, not when memory is tidied up
             async for frame in frames:
                 if data := frame.encoded(encoder):
-                    yield data
-    finally:
-        FOLLOWERS.labels(transport).dec()
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 _TRANSPORTS: dict[str, Transport] = {

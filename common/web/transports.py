@@ -12,6 +12,7 @@ from common.events import GAP, Cursor, Line, encode
 from common.frames import Farewell, Frame, Lines, Notice
 
 Encoder = Callable[[Frame], bytes]
+TOGETHER = "nextflow_controller.frames"  # our server's extension of ASGI: WebSocket messages as one, see `framed`
 
 
 class _Encoded(NamedTuple):
@@ -27,6 +28,14 @@ def _events(frame: Frame) -> list[_Encoded]:
 def messages(frame: Frame) -> list[str]:
     """A frame as WebSocket messages: each one event."""
     return [event.json.decode() for event in frame.encoded(_events)]
+
+
+def framed(frame: Frame) -> bytes:
+    """The same as they go over the wire: unmasked and uncompressed (RFC 6455, 5.1), they are so for every client."""
+    from websockets.frames import Frame as Message
+    from websockets.frames import Opcode
+
+    return b"".join(Message(Opcode.TEXT, event.json).serialize(mask=False) for event in frame.encoded(_events))
 
 
 def ndjson(frame: Frame) -> bytes:

@@ -10,16 +10,16 @@ from contextlib import aclosing
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from common.follow import followers
 from common.frames import Farewell, Frame, Notice
 from common.metrics import FOLLOWERS
-from common.shutdown import end
+from common.tasks import first_of
 from common.web.call import Call
 from common.web.closing import Close, accept, close
 from common.web.stream import StreamQuery, wants
-from common.web.transports import messages
+from common.web.transports import TOGETHER, framed, messages
 
 CLOSES = {
     "1000": "All is sent: after `complete`, or with nothing left to send. Do not come back.",
@@ -28,8 +28,6 @@ CLOSES = {
     "1012": "The server is stopping: come back with `after`.",
     "4000 + status": "A problem, as GET would have answered it (4401, 4404, 4422, …); the reason says more.",
 }
-
-_TURN_MESSAGES = 50  # each is a system call and waits for nothing if the client is fast: then it is others' turn
 
 
 async def respond(call: Call[StreamQuery, Any], socket: WebSocket) -> ASGIApp:
@@ -49,37 +47,37 @@ async def respond(call: Call[StreamQuery, Any], socket: WebSocket) -> ASGIApp:
             return
         ending: Close | None = Close(1000, "complete: there is nothing left to send")
         if run_id is not None:
-            ending = await _follow(socket, following.follow(wanted, run_id))
+            ending = await _follow(scope, receive, send, following.follow(wanted, run_id))
         if ending is not None:
             await close(socket, ending)
 
     return serve
 
 
-async def _follow(socket: WebSocket, frames: AsyncGenerator[Frame, None]) -> Close | None:
+async def _follow(scope: Scope, receive: Receive, send: Send, frames: AsyncGenerator[Frame, None]) -> Close | None:
     """Send frames until there are no more, or until the client goes or speaks; how to end then."""
-    FOLLOWERS.labels("websocket").inc()
-    sending = asyncio.create_task(_send(socket, frames))
-    listening = asyncio.create_task(_listen(socket))
+    followers = FOLLOWERS.labels("websocket")
+    followers.inc()
     try:
-        await asyncio.wait((sending, listening), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await end((sending, listening))  # first of all: the close frame has to be the last that is sent
-        FOLLOWERS.labels("websocket").dec()
-    return (listening if sending.cancelled() else sending).result()
-
-
-async def _send(socket: WebSocket, frames: AsyncGenerator[Frame, None]) -> Close | None:
-    frame: Frame | None = None
-    try:
-        async with aclosing(frames):
-            async for frame in frames:
-                for count, message in enumerate(frame.encoded(messages), 1):
-                    await socket.send_text(message)
-                    if count % _TURN_MESSAGES == 0:
-                        await asyncio.sleep(0)
-    except WebSocketDisconnect:
+        return await first_of(_told(scope, send, frames), _heard(receive))
+    except OSError:  # an ASGI server's word for a client that has gone
         return None
+    finally:
+        followers.dec()
+
+
+async def _told(scope: Scope, send: Send, frames: AsyncGenerator[Frame, None]) -> Close:
+    together = TOGETHER in scope.get("extensions", {})
+    frame: Frame | None = None
+    async with aclosing(frames):
+        async for frame in frames:
+            if together:
+                if data := frame.encoded(framed):
+                    await send({"type": "websocket.send", TOGETHER: data})
+            else:
+                for text in frame.encoded(messages):
+                    await send({"type": "websocket.send", "text": text})
+                    await asyncio.sleep(0)  # a fast client never makes us wait: others have their turn
     match frame:
         case Farewell():
             return Close(1012, f"the server is stopping; come back with after={frame.cursor}")
@@ -89,8 +87,8 @@ async def _send(socket: WebSocket, frames: AsyncGenerator[Frame, None]) -> Close
             return Close(1000, "complete")
 
 
-async def _listen(socket: WebSocket) -> Close | None:
+async def _heard(receive: Receive) -> Close | None:
     """Wait for the client to go, or to say something."""
-    if (await socket.receive())["type"] == "websocket.disconnect":
+    if (await receive())["type"] == "websocket.disconnect":
         return None
     return Close(1003, "this WebSocket only sends")

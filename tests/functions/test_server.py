@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 
 from common.callers import add
 from common.settings import Settings
-from common.shutdown import end
+from common.tasks import end
 from common.web.app import App
 from functions.server import FUNCTIONS, _until_stopped
 from tests.functions.test_alone import CALLS, OPEN
@@ -64,7 +64,7 @@ def token(environ: dict[str, str], name: str) -> dict[str, str]:
 
 
 def test_what_has_missed_its_cancellation_does_not_keep_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader may (see `common.shutdown.end`), and asyncio asks once."""
+    """A reader may (see `common.tasks.end`), and asyncio asks once."""
 
     async def stubborn() -> None:
         with suppress(asyncio.CancelledError):

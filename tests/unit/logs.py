@@ -19,7 +19,7 @@ from common.models import Progress
 from common.platform import Platform
 from common.runner import Runner
 from common.settings import Settings
-from common.shutdown import end
+from common.tasks import end
 from tests.unit import samples
 
 PATIENCE_SECONDS = 10.0
@@ -217,7 +217,7 @@ def platform(url: str, runner: LogRunner, **changes: Any) -> Platform:
 
 def asks(**changes: Any) -> Query:
     """What a follower asks: all of the active or latest run, unless told otherwise."""
-    everything = Query(run_id=None, after=None, tail=None, types=ALL, transport="sse", follow=True, heartbeat_seconds=5)
+    everything = Query(run_id=None, after=None, tail=None, types=ALL, transport="sse", follow=True)
     return replace(everything, **changes)
 
 

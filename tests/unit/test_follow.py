@@ -155,8 +155,9 @@ async def test_a_hole_that_nobody_can_fill_is_a_gap(given: World) -> None:
     [gap] = page.events()
     assert (gap["type"], gap["id"]) == ("gap", str(Cursor(run_id, 1, lines[19].id)))
     assert gap["data"]["after"] == str(lines[4].id)
-    [page], _ = await opened.after(place)
-    assert [event["data"]["line"].encode() for event in page.events()] == texts(5, 20)
+    rest = opened.next(place)
+    assert rest is not None
+    assert [event["data"]["line"].encode() for event in rest.events()] == texts(5, 20)
 
 
 async def test_a_cursor_is_not_applied_to_another_run(given: World) -> None:
@@ -301,7 +302,7 @@ async def test_shutdown_tells_everybody_where_to_go_on(given: World) -> None:
 async def test_silence_is_broken(given: World) -> None:
     """A heartbeat comes after so long without a frame, however much goes on that this follower does not want."""
     run_id = given.runner.start()
-    follower = given.follow(types=frozenset({"status"}), heartbeat_seconds=0.2)
+    follower = given.follow(given.process(heartbeat_seconds=0.2), types=frozenset({"status"}))
     count = 0
     while follower.kinds.count("idle") < 2:
         given.runner.write(run_id, b"%d" % count)

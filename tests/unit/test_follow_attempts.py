@@ -476,7 +476,7 @@ async def test_a_runner_that_is_away_is_waited_for(given: World) -> None:
     given.runner.end(run_id)
     await look.status(given.processes[0])
     given.runner.away = True
-    follower = given.follow(run_id=run_id, heartbeat_seconds=0.05)
+    follower = given.follow(given.process(heartbeat_seconds=0.05), run_id=run_id)
     await follower.until(lambda self: self.kinds[-3:] == ["idle"] * 3)
     assert follower.kinds[0] == "status"
     assert set(follower.kinds[1:]) == {"idle"}

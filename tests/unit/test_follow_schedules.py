@@ -12,7 +12,7 @@ import pytest
 from common.errors import Unavailable
 from common.platform import Platform
 from common.pump import Pump
-from common.shutdown import end
+from common.tasks import end
 from tests.redis_server import OwnRedis
 from tests.unit.logs import Follower, Run, World, world
 from tests.unit.test_follow import entries, hurry

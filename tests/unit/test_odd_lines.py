@@ -321,7 +321,7 @@ def test_an_hour_of_silence() -> None:
         run_id = runner.start()
         loop.call_later(3600, partial(runner.write, run_id, b"line"))
         loop.call_later(3600, partial(runner.end, run_id))
-        async for frame in Followers(parts).follow(asks(heartbeat_seconds=15), run_id):
+        async for frame in Followers(parts).follow(asks(), run_id):
             for encode, times in sent_at.items():
                 if frame.encoded(encode):
                     times.append(loop.time())

@@ -15,6 +15,7 @@ from common.metrics import REQUESTS
 from common.web.app import App
 from common.web.closing import Close, close
 from common.web.endpoint import PREFIX
+from common.web.transports import TOGETHER
 from functions.stream.main import stream
 from tests.redis_server import OwnRedis
 from tests.unit import samples
@@ -366,7 +367,7 @@ async def test_reasons_are_cut_between_characters(cut: int) -> None:
     ("where", "end"),
     [
         ("common.follow.Followers.resolve", (4500, "Something is wrong on our side: The error was logged")),
-        ("common.web.websocket.messages", (1011, "something is wrong on our side; go on behind your last id")),
+        ("common.web.websocket.framed", (1011, "something is wrong on our side; go on behind your last id")),
     ],
 )
 async def test_what_nobody_foresaw_is_an_end_too(
@@ -436,12 +437,16 @@ async def test_redis_may_go_and_come_back(given: World, tmp_path: Path) -> None:
     own.stop()
 
 
-async def test_a_fast_client_leaves_others_their_turn(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_fast_client_leaves_others_their_turn(
+    given: World, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
     """Messages that never have to wait are no reason to let everybody else wait until the last one is sent."""
     monkeypatch.setattr("common.web.app.configure_logging", lambda level: None)
     monkeypatch.setattr("common.shutdown.Shutdown.listen", lambda self: None)
     run_id = given.runner.start()
     given.runner.batch = 500
+    monkeypatch.setattr("common.reader.PAGE_LINES", 50)
     given.runner.write(run_id, *texts(500))
     given.runner.end(run_id)
     turns, sent = 0, Counter[int]()
@@ -462,12 +467,21 @@ async def test_a_fast_client_leaves_others_their_turn(given: World, monkeypatch:
     async def send(message: Any) -> None:
         sent[turns] += message["type"] == "websocket.send"
 
-    scope = {"type": "websocket", "path": f"{PREFIX}/stream", "query_string": b"", "headers": [(b"host", b"localhost")]}
+    scope = {
+        "type": "websocket",
+        "path": f"{PREFIX}/stream",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+        "extensions": {TOGETHER: {}} if together else {},
+    }
     other = asyncio.create_task(others())
     await App(*stream.app.endpoints, open_platform=lambda: given.processes[0])(scope, receive, send)
     other.cancel()
-    assert sent.total() == 500 + 2
-    assert max(sent.values()) <= 51
+    if together:
+        assert sent.total() >= 10 + 2  # batches, and two notices
+        assert max(sent.values()) <= 2
+    else:
+        assert (sent.total(), max(sent.values())) == (500 + 2, 1)
 
 
 @pytest.mark.parametrize("flooded", [False, True])
