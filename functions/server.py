@@ -14,11 +14,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from math import ceil
+from typing import Any
 
 import uvicorn
+from uvicorn.loops.auto import auto_loop_factory
 
 from common.callers import add
 from common.errors import ControllerError
@@ -102,13 +104,19 @@ async def serve(settings: Settings) -> None:
         await _until_stopped(application(), settings, listener)
 
 
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run in the event loop that uvicorn chooses where it runs the loop itself: uvloop, which sends for less."""
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        runner.run(work)
+
+
 async def _until_stopped(app: App, settings: Settings, listener: socket.socket) -> None:
     # uvicorn ends on SIGTERM and then raises it again, which would end this process before its Redis has, and a
     # container with the exit code of a failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         await uvicorn.Server(configuration(app, settings)).serve(sockets=[listener])
-    finally:  # asyncio.run cancels what is left once, and waits for ever for who has missed it
+    finally:  # a Runner cancels what is left once, and waits for ever for who has missed it
         await end(asyncio.all_tasks() - {asyncio.current_task()})
 
 
@@ -168,7 +176,7 @@ def main(arguments: list[str]) -> int:
             case []:
                 _run_locally()
             case [name] if name in FUNCTIONS + BESIDE:
-                asyncio.run(serve_one(name, Settings.read(os.environ)))
+                run(serve_one(name, Settings.read(os.environ)))
             case _:
                 print(f"usage: python -m functions.server [{' | '.join(FUNCTIONS + BESIDE)}]", file=sys.stderr)
                 return 2
@@ -185,7 +193,7 @@ def _run_locally() -> None:
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     # Functions, supervisors and recorders read the same settings, wherever they are started.
     os.environ["STATE_DIR"] = str(settings.state_dir.absolute())
-    asyncio.run(serve(settings))
+    run(serve(settings))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 python -m tests.bench.bare KEY       says which port it listens on
 """
 
-import asyncio
 import os
 import socket
 import sys
@@ -18,7 +17,7 @@ from starlette.routing import Route
 
 from common.settings import Settings
 from common.web.app import App
-from functions.server import configuration
+from functions.server import configuration, run
 
 
 def application(client: Redis, key: str) -> Starlette:
@@ -42,4 +41,4 @@ async def main(key: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    run(main(sys.argv[1]))
