@@ -25,8 +25,8 @@ async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
 async def first_of(work: Coroutine[Any, Any, _T], beside: Coroutine[Any, Any, _S]) -> _T | _S:
     """The result of what ends first; the other is cancelled, and has ended when this returns.
 
-    `work` is done in the task that is here: each of thousands of followers has one task less than it would have
-    with two of their own.
+    `work` is done in the task that is here, which costs one task less than two of their own. What is woken often is to
+    be `beside`: it has no callers in between that each wake-up goes through.
     """
     here = cast("asyncio.Task[Any]", asyncio.current_task())
     other = asyncio.create_task(beside)

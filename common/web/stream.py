@@ -134,7 +134,7 @@ class _Stream(Response):
         followers = FOLLOWERS.labels(self._transport)
         followers.inc()
         try:
-            await first_of(self._told(send), _gone(receive))
+            await first_of(_gone(receive), self._told(send))
         except OSError:  # an ASGI server's word for it
             raise ClientDisconnect from None
         finally:

@@ -59,7 +59,7 @@ async def _follow(scope: Scope, receive: Receive, send: Send, frames: AsyncGener
     followers = FOLLOWERS.labels("websocket")
     followers.inc()
     try:
-        return await first_of(_told(scope, send, frames), _heard(receive))
+        return await first_of(_heard(receive), _told(scope, send, frames))
     except OSError:  # an ASGI server's word for a client that has gone
         return None
     finally:
