@@ -8,8 +8,8 @@ until it is back in. Nothing is stored for the boundary between two attempts: wh
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal
 
 from common import look
@@ -36,7 +36,7 @@ _UNDER_WAY = (State.QUEUED, State.STARTING, State.RUNNING)  # else the run's mes
 
 
 class Feed:
-    """The shared reader of one run. Use `Feeds.open`.
+    """The shared reader of one run. Use `Feeds.join`.
 
     Attributes:
         status: the run as it was seen last.
@@ -255,9 +255,8 @@ class Feeds:
         self._feeds: dict[str, Feed] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    @asynccontextmanager
-    async def open(self, run_id: str | None, transport: Transport) -> AsyncIterator[Feed]:
-        """The feed of a run (None: the active or latest), shared with its other followers, for one by `transport`.
+    async def join(self, run_id: str | None, transport: Transport) -> Feed:
+        """The feed of a run (None: the active or latest), shared with its other followers; `leave` it afterwards.
 
         Raises:
             RunNotFound: there is no such run.
@@ -269,19 +268,19 @@ class Feeds:
             feed = self._feeds[status.run_id] = Feed(self._platform, status)
             TAILERS.inc()
         feed.presence.count(transport, 1)
-        try:
-            await feed.ready()
-            yield feed
-        finally:
-            feed.presence.count(transport, -1)
-            if not feed.presence.anybody:
-                del self._feeds[feed.run_id]
-                TAILERS.dec()
-                # A task of its own: the follower may be here because it is cancelled, again and again.
-                closing = asyncio.create_task(feed.close())
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
-                await asyncio.shield(closing)
+        return feed
+
+    async def leave(self, feed: Feed, transport: Transport) -> None:
+        """Let go of a feed that was joined by this transport; nobody reads a run that nobody follows."""
+        feed.presence.count(transport, -1)
+        if not feed.presence.anybody:
+            del self._feeds[feed.run_id]
+            TAILERS.dec()
+            # A task of its own: the follower may be here because it is cancelled, again and again.
+            closing = asyncio.create_task(feed.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            await asyncio.shield(closing)
 
     def announce(self) -> None:
         """Wake the followers of every run."""

@@ -118,10 +118,13 @@ class Followers:
         A thousand followers go through the loop for each batch: what is written here once is done a thousand times.
         """
         try:
-            async with self._feeds.open(run_id, query.transport) as feed:
+            feed = await self._feeds.join(run_id, query.transport)
+            try:
+                await feed.ready()
                 follower = _Follower(feed, query.types)
                 for notice in await follower.opening(query):
                     yield notice
+                    del notice  # it is this follower's own: not to be kept until the end
                 told, hurrying = feed.beats, False
                 while True:
                     seen = feed.changes  # before anything is looked at: a change from here on is not waited for
@@ -151,6 +154,8 @@ class Followers:
                     if seen == feed.changes:
                         await feed.bell.wait()
                         hurrying = False
+            finally:
+                await self._feeds.leave(feed, query.transport)
         except ControllerError as error:
             yield Notice(event("error", query.after or Cursor(run_id, 1, ZERO), {"detail": str(error)}))
 

@@ -5,14 +5,13 @@ application is made of its routes alone, so siblings can be mounted beside each 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from common.callers import ANYBODY, Caller
 from common.errors import ControllerError, Unavailable
@@ -120,24 +119,24 @@ class _Inside:
 
             self.entry = ProxyHeadersMiddleware(self._exchange, list(settings.trusted_proxies))  # type: ignore[arg-type, assignment] # its own ASGI types
 
-    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Exchange(scope, receive, send).serve(self._checked)
+    # The next two only hand on: as coroutines they would be kept, and gone through, for as long as somebody follows.
 
-    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _exchange(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return Exchange(scope, receive, send).serve(self._checked)
+
+    def _checked(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         try:
             if scope["path"] not in health.PATHS:  # probes call a pod by its address
                 self._gate.place(HTTPConnection(scope))
         except Refused as refused:
-            return await _refusal(refused)(scope, receive, send)
-        await self._answering(scope, receive, send)
+            return _refusal(refused)(scope, receive, send)
+        return self._answering(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer: ASGIApp
         try:
             endpoint = self._app.find(HTTPConnection(scope))
             if scope["type"] == "websocket" and endpoint.socket is not None:
-                socket = WebSocket(scope, receive, send)
-                answer = await endpoint.socket(await self._call(endpoint, socket), socket)
+                answer = await endpoint.socket(await self._call(endpoint, HTTPConnection(scope)))
             else:
                 answer = await endpoint.handler(await self._call(endpoint, Request(scope, receive)))
         except ClientDisconnect:
@@ -184,7 +183,7 @@ def _refusal(error: Exception) -> ASGIApp:
         elif answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("unexpected", exc_info=error)
         if scope["type"] == "websocket":
-            await refuse(answer, WebSocket(scope, receive, send))
+            await refuse(answer, receive, send)
         else:
             await answer(scope, receive, send)
 

@@ -9,9 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from starlette.requests import HTTPConnection
-from starlette.responses import Response
 from starlette.types import ASGIApp
-from starlette.websockets import WebSocket
 
 from common.callers import Caller, Role
 from common.platform import Platform
@@ -38,8 +36,7 @@ class Call(Generic[Query, Body]):
     body: Body
 
 
-Handler = Callable[[Call[Any, Any]], Awaitable[Response]]
-SocketHandler = Callable[[Call[Any, Any], WebSocket], Awaitable[ASGIApp]]
+Handler = Callable[[Call[Any, Any]], Awaitable[ASGIApp]]  # what it returns answers: mostly a Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +90,7 @@ class Endpoint:
     answers: Mapping[int, Answer] = field(default_factory=dict)
     problems: Mapping[int, str] = field(default_factory=dict)
     headers: Mapping[str, Header] = field(default_factory=dict)
-    socket: SocketHandler | None = None
+    socket: Handler | None = None
     messages: type[BaseModel] | None = None
     closes: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""

@@ -4,9 +4,10 @@ A problem closes with 4000 and the status that GET would have been answered with
 It is told after the handshake, as browsers hide why one fails.
 """
 
+from contextlib import suppress
 from typing import NamedTuple
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.types import Receive, Send
 
 from common.web.problem import Problem
 
@@ -21,25 +22,24 @@ class Close(NamedTuple):
     reason: str
 
 
-async def refuse(problem: Problem, socket: WebSocket) -> None:
+async def refuse(problem: Problem, receive: Receive, send: Send) -> None:
     """Close a WebSocket that has not been accepted yet, for a problem."""
-    if await accept(socket):
-        await close(socket, Close(PROBLEM + problem.status_code, f"{problem.title}: {problem.detail}"))
+    if await accept(receive, send):
+        await close(send, Close(PROBLEM + problem.status_code, f"{problem.title}: {problem.detail}"))
 
 
-async def accept(socket: WebSocket) -> bool:
+async def accept(receive: Receive, send: Send) -> bool:
     """Let a WebSocket in; False if its client has gone meanwhile."""
+    await receive()  # that it wants to connect
     try:
-        await socket.accept()
-    except OSError:  # an ASGI server's word for it, which Starlette translates after the handshake only
+        await send({"type": "websocket.accept"})
+    except OSError:  # an ASGI server's word for it
         return False
     return True
 
 
-async def close(socket: WebSocket, ending: Close) -> None:
+async def close(send: Send, ending: Close) -> None:
     """Close a WebSocket, unless its client was faster."""
     reason = ending.reason.encode()[:_REASON_BYTES].decode(errors="ignore")
-    try:
-        await socket.close(ending.code, reason)
-    except (WebSocketDisconnect, RuntimeError):  # RuntimeError: an ASGI server's word for the same
-        return
+    with suppress(OSError, RuntimeError):  # ASGI servers' words for it
+        await send({"type": "websocket.close", "code": ending.code, "reason": reason})

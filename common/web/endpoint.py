@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from common.callers import Role
 from common.web.app import App
-from common.web.call import Answer, Endpoint, Handler, Header, Nothing, SocketHandler
+from common.web.call import Answer, Endpoint, Handler, Header, Nothing
 
 PREFIX = "/api/v1/pipeline"
 
@@ -57,7 +57,7 @@ def endpoint(  # noqa: PLR0913  # by keyword only: they are the fields of an End
     answers: Mapping[int, Answer],
     problems: Mapping[int, str] | None = None,
     headers: Mapping[str, Header] | None = None,
-    socket: SocketHandler | None = None,
+    socket: Handler | None = None,
     messages: type[BaseModel] | None = None,
     closes: Mapping[str, str] | None = None,
     notes: str = "",

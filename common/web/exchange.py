@@ -11,7 +11,6 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from common.errors import ControllerError
 from common.observe import request_id
@@ -34,6 +33,19 @@ class Exchange:
         headers: what is added to the answer's.
     """
 
+    __slots__ = (
+        "_id",
+        "_method",
+        "_receive",
+        "_scope",
+        "_send",
+        "_status",
+        "_streamed",
+        "caller",
+        "function",
+        "headers",
+    )
+
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send
         self._method: str = scope.get("method", "WS")
@@ -55,7 +67,8 @@ class Exchange:
         began = time.perf_counter()
         token = request_id.set(self._id)
         try:
-            await app({**self._scope, _SCOPE_KEY: self}, self._receive, self._noted)
+            self._scope[_SCOPE_KEY] = self  # no copy: nobody is outside of us whom it could mislead
+            await app(self._scope, self._receive, self._noted)
         except ClientDisconnect:
             self._status = self._status or 499
         except asyncio.CancelledError:
@@ -75,8 +88,7 @@ class Exchange:
     async def _give_up(self) -> None:
         """Close a WebSocket whose serving has failed."""
         if not self._status:
-            socket = WebSocket(self._scope, self._receive, self._noted)
-            return await refuse(problem.of_error(ControllerError()), socket)
+            return await refuse(problem.of_error(ControllerError()), self._receive, self._noted)
         reason = "something is wrong on our side; go on behind your last id"
         with suppress(OSError, RuntimeError):  # it is closed already
             await self._noted({"type": "websocket.close", "code": 1011, "reason": reason})

@@ -22,7 +22,10 @@ class Socket(WebSocketsSansIOProtocol):
         """Write messages that come together at once: for a follower a batch is one system call, not one a line."""
         together = cast("dict[str, Any]", message).get(TOGETHER)
         if together is None:
-            return await super().send(message)
+            await super().send(message)
+            if message["type"] == "websocket.accept":
+                del self.request, self.response  # of no more use: 3 kB, as long as somebody follows
+            return
         if not self.writable.is_set():
             await self.writable.wait()
         if self.disconnected or self.conn.state is not State.OPEN:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.events import CURSOR, NO_CURSOR, Cursor
 from common.follow import Query, followers
@@ -22,6 +22,8 @@ from common.web.call import Call
 from common.web.input import header
 from common.web.problem import Refused
 from common.web.transports import TEXTS, Encoder, ndjson, sse
+
+Headers = list[tuple[bytes, bytes]]
 
 TYPES = ("log", "status", "progress")
 SSE, TEXT, NDJSON = "text/event-stream", "text/plain", "application/x-ndjson"
@@ -60,7 +62,7 @@ class StreamQuery(BaseModel):
     )
 
 
-async def respond(call: Call[StreamQuery, Any]) -> Response:
+async def respond(call: Call[StreamQuery, Any]) -> ASGIApp:
     """Answer a request for a stream.
 
     Raises:
@@ -76,14 +78,16 @@ async def respond(call: Call[StreamQuery, Any]) -> Response:
         return Response(status_code=204, headers=_UNSTORED)  # tells an EventSource not to come back
     media_type = {"sse": SSE, "text": TEXT, "ndjson": NDJSON}[transport]
     if call.connection.scope["method"] == "HEAD":
-        return _headed(Response(headers=_HEADERS, media_type=media_type))
+        head = Response()
+        head.raw_headers = list(_RAW_HEADERS[media_type])
+        return head
     encoder: Encoder = {
         "sse": sse,
         "ndjson": ndjson,
         "text": TEXTS[call.query.timestamps, call.query.types is not None and wanted.types != {"log"}],
     }[transport]
     first = _RETRY if transport == "sse" else b""
-    return _Stream(following.follow(wanted, run_id), encoder, transport, first, media_type)
+    return _Stream(following.follow(wanted, run_id), encoder, transport, first, _RAW_HEADERS[media_type])
 
 
 def wants(call: Call[StreamQuery, Any], transport: Transport) -> Query:
@@ -109,13 +113,20 @@ _UNSTORED = {"cache-control": "no-store"}
 _HEADERS = {**_UNSTORED, "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
 
 
-def _headed(answer: Response) -> Response:
-    del answer.headers["content-length"]  # a stream has none, and HEAD may not tell another than GET
-    return answer
+def _raw_headers(media_type: str) -> Headers:
+    """A stream's headers; it has no length, and HEAD may not tell another than GET."""
+    made = Response(headers=_HEADERS, media_type=media_type)
+    del made.headers["content-length"]
+    return made.raw_headers
 
 
-class _Stream(Response):
+_RAW_HEADERS = {media_type: _raw_headers(media_type) for media_type in (SSE, TEXT, NDJSON)}
+
+
+class _Stream:
     """A stream: frames as one transport's bytes, for as long as the client is there."""
+
+    __slots__ = ("_encoder", "_first", "_frames", "_headers", "_transport")
 
     def __init__(
         self,
@@ -123,14 +134,13 @@ class _Stream(Response):
         encoder: Encoder,
         transport: Transport,
         first: bytes,
-        media_type: str,
+        headers: Headers,
     ) -> None:
-        super().__init__(headers=_HEADERS, media_type=media_type)
-        _headed(self)
-        self._frames, self._encoder, self._transport, self._first = frames, encoder, transport, first
+        self._frames, self._encoder, self._transport = frames, encoder, transport
+        self._first, self._headers = first, headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
         followers = FOLLOWERS.labels(self._transport)
         followers.inc()
         try:
@@ -148,6 +158,7 @@ class _Stream(Response):
             async for frame in frames:
                 if data := frame.encoded(encoder):
                     await send({"type": "http.response.body", "body": data, "more_body": True})
+                del frame, data  # what is not shared is not to be kept until the next comes
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from common.follow import followers
 from common.frames import Farewell, Frame, Notice
@@ -30,7 +29,7 @@ CLOSES = {
 }
 
 
-async def respond(call: Call[StreamQuery, Any], socket: WebSocket) -> ASGIApp:
+async def respond(call: Call[StreamQuery, Any]) -> ASGIApp:
     """Answer a WebSocket that asks for a stream.
 
     Raises:
@@ -43,13 +42,13 @@ async def respond(call: Call[StreamQuery, Any], socket: WebSocket) -> ASGIApp:
     run_id = await following.resolve(wanted)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        if not await accept(socket):
+        if not await accept(receive, send):
             return
         ending: Close | None = Close(1000, "complete: there is nothing left to send")
         if run_id is not None:
             ending = await _follow(scope, receive, send, following.follow(wanted, run_id))
         if ending is not None:
-            await close(socket, ending)
+            await close(send, ending)
 
     return serve
 

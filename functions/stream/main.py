@@ -1,6 +1,7 @@
 """GET /stream: the live log, status and progress of a run, for any number of followers."""
 
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from common.events import CURSOR
 from common.models import TicketResponse
@@ -47,7 +48,7 @@ async def ticket(call: Call[Nothing, Nothing]) -> Response:
     notes=NOTES,
     beside=ticket,
 )
-async def stream(call: Call[StreamQuery, Nothing]) -> Response:
+async def stream(call: Call[StreamQuery, Nothing]) -> ASGIApp:
     """The live log, status and progress of a run.
 
     As Server-Sent Events, NDJSON or plain text, by `Accept`, or as a WebSocket.

@@ -46,10 +46,11 @@ async def give(call: Call[Asked, Nothing]) -> Response:
     return answer({"caller": call.caller.name, "role": call.caller.role, "limit": call.query.limit})
 
 
-async def hear(call: Call[Asked, Nothing], socket: WebSocket) -> ASGIApp:
+async def hear(call: Call[Asked, Nothing]) -> ASGIApp:
     """Say who listens."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        socket = WebSocket(scope, receive, send)
         await socket.accept()
         await socket.send_text(call.caller.name)
         await socket.close()

@@ -170,10 +170,7 @@ async def test_an_unexpected_error_of_a_websocket_closes_it(app: App) -> None:
     """With a code and a reason, as every problem does."""
     FAILURE[:] = [RuntimeError("secret")]
 
-    async def stumble(call: Call[Nothing, Nothing], socket: object) -> Any:
-        raise FAILURE[0]
-
-    app = application(settings(), Endpoint("hear", "GET", "/hear", fail, socket=stumble))
+    app = application(settings(), Endpoint("hear", "GET", "/hear", fail, socket=fail))
     sent = await shaken(app, {"host": "test"})
     assert [message["type"] for message in sent] == ["websocket.accept", "websocket.close"]
     assert (sent[1]["code"], "secret" in sent[1]["reason"]) == (4500, False)

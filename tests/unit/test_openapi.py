@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 from starlette.responses import Response
 from starlette.types import ASGIApp
-from starlette.websockets import WebSocket
 
 from common import errors
 from common.web import problem
@@ -70,7 +69,7 @@ async def make(call: Call[Asked, Brought]) -> Response:
     raise NotImplementedError
 
 
-async def hear(call: Call[Any, Any], socket: WebSocket) -> ASGIApp:
+async def hear(call: Call[Any, Any]) -> ASGIApp:
     """Listen."""
     raise NotImplementedError
 
