@@ -10,11 +10,12 @@ class Bell:
     """
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._waiting: list[asyncio.Future[None]] = []
 
     def wait(self) -> "asyncio.Future[None]":
         """What is done when the bell rings next; of use to one task, once."""
-        waiting = asyncio.get_running_loop().create_future()
+        waiting = self._loop.create_future()
         self._waiting.append(waiting)
         return waiting
 

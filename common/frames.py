@@ -19,9 +19,10 @@ class Frame:
 
     def encoded(self, encode: "Callable[[Any], _T]") -> _T:
         """What `encode` makes of the frame, made at the first call."""
-        if encode not in self._encoded:
-            self._encoded[encode] = encode(self)
-        found: _T = self._encoded[encode]
+        try:
+            found: _T = self._encoded[encode]
+        except KeyError:
+            found = self._encoded[encode] = encode(self)
         return found
 
     def events(self) -> list[dict[str, Any]]:

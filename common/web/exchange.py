@@ -116,7 +116,8 @@ class Exchange:
         """Note what is answered, and send it; no coroutine of its own, as each follower's each batch comes by here."""
         match message["type"]:
             case "http.response.body":
-                self._streamed = self._streamed or message.get("more_body", False)
+                if not self._streamed:
+                    self._streamed = message.get("more_body", False)
             case "websocket.send":
                 pass
             case "http.response.start":
