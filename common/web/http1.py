@@ -1,17 +1,111 @@
-"""HTTP/1.1 as uvicorn speaks it, but for one thing: what is no HTTP is answered with a problem, too."""
+"""HTTP/1.1 as uvicorn speaks it, but for what it leaves to a proxy: who is refused before a request is there.
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+What is no HTTP is answered with a problem, too. A request has to come whole, within a time and with a bounded head:
+neither who sends a byte now and then, nor who sends headers without an end, is to hold a connection or memory.
+"""
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from common.web.problem import problem
+
+HEAD_BYTES = 64 * 1024  # the request line and headers; others allow 8 KiB (nginx, gunicorn) to 1 MiB (Go)
+_WHOLE_SECONDS = 30.0  # from a request's first byte to its last, and from connecting to the first
+_LINGER_SECONDS = 2.0
 
 
 class Http1(HttpToolsProtocol):
     """A connection."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._late: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._head_bytes = 0
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        """Await a request."""
+        super().connection_made(transport)
+        self._await()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Await nothing more."""
+        self._await_no_more()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, unless a head grows beyond all bounds: the parser would keep it all."""
+        if self._refused:
+            return
+        if self._late is None:
+            self._await()
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > HEAD_BYTES:
+            self._refuse_head()
+
+    def handle_websocket_upgrade(self) -> None:
+        """The request is whole, and what comes now is no HTTP."""
+        self._await_no_more()
+        super().handle_websocket_upgrade()
+
+    def on_headers_complete(self) -> None:
+        """Hand on a head that is not too long; it may have come in one piece."""
+        self._in_head = False
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
+            self._refuse_head()
+            raise ValueError("the head is too long")  # ends the parser
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._in_head, self._head_bytes = True, 0
+        self._await_no_more()
+        super().on_message_complete()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what came, and close: nobody can tell where the next request would begin."""
         detail = "A header, the request line, or the length of the body is not as RFC 9112 has it."
-        answer = problem(400, "http", "Not HTTP", detail, headers={"connection": "close"})
+        self._refuse(400, "http", "Not HTTP", detail)
+
+    def _await(self) -> None:
+        self._late = self.loop.call_later(_WHOLE_SECONDS, self._is_late)
+
+    def _await_no_more(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _is_late(self) -> None:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is None or cycle.response_complete:
+            return self._refuse_late()
+        if not cycle.more_body:  # what came is of a next request, which has to wait all the same
+            return self._await()
+        if cycle.response_started:
+            return self.transport.abort()
+        self._refuse_late()
+
+    def _refuse_late(self) -> None:
+        detail = f"A request has to be here whole within {_WHOLE_SECONDS:g} seconds. Send it again, in one go."
+        self._refuse(408, "too-slow", "Too slow", detail)
+
+    def _refuse_head(self) -> None:
+        detail = f"The request line and headers together may have {HEAD_BYTES} bytes. Send less of them."
+        self._refuse(431, "head-too-long", "Head too long", detail)
+
+    def _refuse(self, status: int, kind: str, title: str, detail: str) -> None:
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        self._await_no_more()
+        answer = problem(status, kind, title, detail, headers={"connection": "close"})
         headers = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
-        self.transport.write(STATUS_LINE[400] + headers + b"\r\n" + bytes(answer.body))
-        self.transport.close()
+        self.transport.write(STATUS_LINE[status] + headers + b"\r\n" + bytes(answer.body))
+        # To close while more is coming would reset the connection, and the client might never see the answer.
+        self.transport.write_eof()
+        self._late = self.loop.call_later(_LINGER_SECONDS, self.transport.close)

@@ -1,4 +1,8 @@
-"""WebSocket as uvicorn speaks it, but for who answers no ping, who is told to stop, and messages that go together."""
+"""WebSocket as uvicorn speaks it, but for clients that are not as they should be, and messages that go together.
+
+Who answers no ping is cut, who asks for more pongs than it reads gets none; that the server stops is told by who knows
+the place to come back to.
+"""
 
 from typing import Any, cast
 
@@ -31,6 +35,22 @@ class Socket(WebSocketsSansIOProtocol):
         if self.disconnected or self.conn.state is not State.OPEN:
             raise ClientDisconnected
         self.transport.write(together)
+
+    def handle_ping(self) -> None:
+        """Answer, unless answers pile up: only the newest ping has to be answered (RFC 6455, 5.5.3)."""
+        pong = self.conn.data_to_send()
+        if self.writable.is_set():
+            self.transport.write(b"".join(pong))
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a message on; a text that is none ends the connection, and is no error of ours to be logged."""
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.conn.send_close(1007)
+                return self.handle_parser_exception()
+        super().send_receive_event_to_app()
 
     def keepalive_timeout(self) -> None:
         """Cut it: closing alone would wait until the peer has read what was sent to it before, which may be never."""
