@@ -12,7 +12,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.follow import followers
-from common.frames import Farewell, Frame, Notice
+from common.frames import Farewell, Frame, Lines, Notice
 from common.metrics import FOLLOWERS
 from common.tasks import first_of
 from common.web.call import Call
@@ -27,6 +27,9 @@ CLOSES = {
     "1012": "The server is stopping: come back with `after`.",
     "4000 + status": "A problem, as GET would have answered it (4401, 4404, 4422, …); the reason says more.",
 }
+
+
+_COMPLETE = Close(1000, "complete")
 
 
 async def respond(call: Call[StreamQuery, Any]) -> ASGIApp:
@@ -67,23 +70,32 @@ async def _follow(scope: Scope, receive: Receive, send: Send, frames: AsyncGener
 
 async def _told(scope: Scope, send: Send, frames: AsyncGenerator[Frame, None]) -> Close:
     together = TOGETHER in scope.get("extensions", {})
-    frame: Frame | None = None
+    ending = _COMPLETE
     async with aclosing(frames):
         async for frame in frames:
             if together:
                 if data := frame.encoded(framed):
                     await send({"type": "websocket.send", TOGETHER: data})
+                    del data
             else:
                 for text in frame.encoded(messages):
                     await send({"type": "websocket.send", "text": text})
                     await asyncio.sleep(0)  # a fast client never makes us wait: others have their turn
-    match frame:
+            if not isinstance(frame, Lines):
+                ending = _ending(frame)
+            del frame  # what is not shared is not to be kept until the next comes
+    return ending
+
+
+def _ending(last: Frame) -> Close:
+    """How a WebSocket ends whose last frame this is."""
+    match last:
         case Farewell():
-            return Close(1012, f"the server is stopping; come back with after={frame.cursor}")
+            return Close(1012, f"the server is stopping; come back with after={last.cursor}")
         case Notice(event={"type": "error"}):
             return Close(1011, "the stream has failed; its last message says why")
         case _:
-            return Close(1000, "complete")
+            return _COMPLETE
 
 
 async def _heard(receive: Receive) -> Close | None:
