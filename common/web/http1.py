@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from common.web.problem import problem
+from common.web.problem import Problem, problem
 
 HEAD_BYTES = 64 * 1024  # the request line and headers; others allow 8 KiB (nginx, gunicorn) to 1 MiB (Go)
 _WHOLE_SECONDS = 30.0  # from a request's first byte to its last, and from connecting to the first
@@ -70,7 +70,7 @@ class Http1(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what came, and close: nobody can tell where the next request would begin."""
         detail = "A header, the request line, or the length of the body is not as RFC 9112 has it."
-        self._refuse(400, "http", "Not HTTP", detail)
+        self._refuse(problem(400, "http", "Not HTTP", detail))
 
     def _await(self) -> None:
         self._late = self.loop.call_later(_WHOLE_SECONDS, self._is_late)
@@ -92,20 +92,20 @@ class Http1(HttpToolsProtocol):
 
     def _refuse_late(self) -> None:
         detail = f"A request has to be here whole within {_WHOLE_SECONDS:g} seconds. Send it again, in one go."
-        self._refuse(408, "too-slow", "Too slow", detail)
+        self._refuse(problem(408, "too-slow", "Too slow", detail))
 
     def _refuse_head(self) -> None:
         detail = f"The request line and headers together may have {HEAD_BYTES} bytes. Send less of them."
-        self._refuse(431, "head-too-long", "Head too long", detail)
+        self._refuse(problem(431, "head-too-long", "Head too long", detail))
 
-    def _refuse(self, status: int, kind: str, title: str, detail: str) -> None:
+    def _refuse(self, answer: Problem) -> None:
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
         self._await_no_more()
-        answer = problem(status, kind, title, detail, headers={"connection": "close"})
+        answer.headers["connection"] = "close"
         headers = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
-        self.transport.write(STATUS_LINE[status] + headers + b"\r\n" + bytes(answer.body))
+        self.transport.write(STATUS_LINE[answer.status_code] + headers + b"\r\n" + bytes(answer.body))
         # To close while more is coming would reset the connection, and the client might never see the answer.
         self.transport.write_eof()
         self._late = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
