@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 PIECE_BYTES = 16 * 1024
 LINE_BYTES = 1024 * 1024
@@ -122,7 +123,12 @@ def record(at_ns: int, stream: str, text: bytes, *, ended: bool = True) -> bytes
 def format_time(at_ns: int) -> str:
     """RFC 3339 in UTC with nine digits, as the runtimes write it."""
     seconds, fraction = divmod(at_ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+    return f"{_second(seconds)}.{fraction:09d}Z"
+
+
+@lru_cache(maxsize=64)  # thousands of lines are of one second
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_time(text: bytes) -> int:

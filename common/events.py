@@ -170,6 +170,38 @@ def encode(value: dict[str, Any]) -> bytes:
     return to_json(value)
 
 
+class Encoded(NamedTuple):
+    """An event as JSON, and what some transports say of it beside that."""
+
+    id: str
+    type: str
+    json: bytes
+
+
+def encode_lines(run_id: str, attempt: int, lines: Iterable[Line], behind: LineId) -> list[Encoded]:
+    """The events of consecutive lines: the bytes that `encode` makes of each `line_event`, for a third of the work."""
+    place = f"{run_id}.{attempt}."
+    middle = f'","type":"log","run_id":"{run_id}","timestamp":"'
+    found = []
+    for line in lines:
+        cursor = f"{place}{line.id.ms}-{line.id.seq}"
+        try:
+            if line.stream == GAP:
+                raise ValueError  # nor is it a line
+            text = to_json(line.text.decode())
+        except ValueError:
+            told = line_event(run_id, attempt, line, behind)
+            found.append(Encoded(told["id"], told["type"], encode(told)))
+        else:
+            own = line_time(line.text)
+            head = f'{{"id":"{cursor}{middle}{own or format_time(line.at_ns)}","data":{{"line":'
+            source = "runtime" if own is None else "line"
+            rest = f',"stream":"{line.stream}","timestamp_source":"{source}"}}}}'
+            found.append(Encoded(cursor, "log", head.encode() + text + rest.encode()))
+        behind = line.id
+    return found
+
+
 _ISO = re.compile(
     rb"[\[(<{]?(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)"
     rb"([Zz]|[+-]\d\d(?::?\d\d)?| [Zz]| [+-]\d\d:?\d\d)?(?![\w:])"  # `10:00 -5` is no zone, `10:00-05` is
