@@ -1,0 +1,88 @@
+"""What streams cost beside the least that can be done, both measured in turn in one run.
+
+    python -m tests.bench.streams            a table, and build/bench-stream.json
+    python -m tests.bench.streams --only fanout --transports sse --followers 1000 --rounds 3
+
+Two cores; on a machine that has other things to do the ratios are worth more than the figures. What the figures
+mean is said in the modules beside this one.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.bench.report import HEADER, Row, table
+from tests.bench.scene import ROOT
+from tests.bench.streams import fanout
+from tests.bench.streams.stage import TRANSPORTS, load_average, stage
+
+Part = Callable[[argparse.Namespace], Iterator[Row]]
+
+
+def _fanout(asked: argparse.Namespace) -> Iterator[Row]:
+    with stage() as made:
+        yield from fanout.rows(made, _loads(asked, fanout.SIZES), asked.rounds, _say)
+
+
+def _latency(asked: argparse.Namespace) -> Iterator[Row]:
+    with stage() as made:
+        yield from fanout.latency_rows(made, _loads(asked, (1_000,)), asked.rounds, _say)
+
+
+def _saturated(asked: argparse.Namespace) -> Iterator[Row]:
+    with stage() as made:
+        yield from fanout.saturated_rows(made, _loads(asked, (1_000,)), asked.rounds, _say)
+
+
+PARTS: dict[str, Part] = {"fanout": _fanout, "latency": _latency, "saturated": _saturated}
+
+
+def main() -> int:
+    """Measure and tell."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.streams", description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts (default: all)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each side is measured (default 3)")
+    parser.add_argument("--transports", nargs="+", choices=TRANSPORTS, default=list(TRANSPORTS))
+    parser.add_argument("--followers", nargs="+", type=int, help="so many (default: what the part is about)")
+    asked = parser.parse_args()
+    busy = load_average()
+    rows = [row for part in asked.only for row in PARTS[part](asked)]
+    report = json.dumps(_report(rows, busy), indent=2)
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build" / "bench-stream.json").write_text(report + "\n")
+    print(report if asked.json else _text(rows, busy))
+    return 0
+
+
+def _loads(asked: argparse.Namespace, sizes: tuple[int, ...]) -> list[fanout.Load]:
+    return [fanout.Load(transport, size) for transport in asked.transports for size in asked.followers or sizes]
+
+
+def _report(rows: list[Row], busy: float) -> dict[str, Any]:
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load_average": {"before": busy, "after": load_average()},
+        "rows": [row.record() for row in rows],
+    }
+
+
+def _text(rows: list[Row], busy: float) -> str:
+    when = f"{datetime.now(UTC).date().isoformat()}, Python {platform.python_version()}, {os.cpu_count()} cores"
+    load = f"load average {busy:.1f} before, {load_average():.1f} after"
+    return f"{when}, {load}\n\n{table(HEADER, [row.cells() for row in rows])}"
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
