@@ -180,7 +180,11 @@ def serving(directory: Path, name: str, module: str, *arguments: str, environ: M
         yield Server(_said(process, output), process.pid)
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _said(process: subprocess.Popen[bytes], output: Path) -> str:

@@ -11,35 +11,39 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from tests.bench.report import HEADER, Row, table
 from tests.bench.scene import ROOT
-from tests.bench.streams import fanout
-from tests.bench.streams.stage import TRANSPORTS, load_average, stage
+from tests.bench.streams import fanout, memory, slow
+from tests.bench.streams.stage import TRANSPORTS, Stage, load_average, stage
 
 Part = Callable[[argparse.Namespace], Iterator[Row]]
+Followed = Callable[[Stage, Sequence[fanout.Load], int, fanout.Say], Iterator[Row]]
 
 
-def _fanout(asked: argparse.Namespace) -> Iterator[Row]:
-    with stage() as made:
-        yield from fanout.rows(made, _loads(asked, fanout.SIZES), asked.rounds, _say)
+def _followed(measure: Followed, sizes: tuple[int, ...] = (1_000,)) -> Part:
+    """A part that is about followers, so many by each transport."""
+
+    def part(asked: argparse.Namespace) -> Iterator[Row]:
+        loads = [fanout.Load(transport, size) for transport in asked.transports for size in asked.followers or sizes]
+        with stage() as made:
+            yield from measure(made, loads, asked.rounds, _say)
+
+    return part
 
 
-def _latency(asked: argparse.Namespace) -> Iterator[Row]:
-    with stage() as made:
-        yield from fanout.latency_rows(made, _loads(asked, (1_000,)), asked.rounds, _say)
-
-
-def _saturated(asked: argparse.Namespace) -> Iterator[Row]:
-    with stage() as made:
-        yield from fanout.saturated_rows(made, _loads(asked, (1_000,)), asked.rounds, _say)
-
-
-PARTS: dict[str, Part] = {"fanout": _fanout, "latency": _latency, "saturated": _saturated}
+PARTS: dict[str, Part] = {
+    "fanout": _followed(fanout.rows, fanout.SIZES),
+    "latency": _followed(fanout.latency_rows),
+    "saturated": _followed(fanout.saturated_rows),
+    "memory": _followed(memory.rows),
+    "slow": _followed(slow.rows),
+}
 
 
 def main() -> int:
@@ -51,6 +55,7 @@ def main() -> int:
     parser.add_argument("--transports", nargs="+", choices=TRANSPORTS, default=list(TRANSPORTS))
     parser.add_argument("--followers", nargs="+", type=int, help="so many (default: what the part is about)")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and let go of every process on the way
     busy = load_average()
     rows = [row for part in asked.only for row in PARTS[part](asked)]
     report = json.dumps(_report(rows, busy), indent=2)
@@ -58,10 +63,6 @@ def main() -> int:
     (ROOT / "build" / "bench-stream.json").write_text(report + "\n")
     print(report if asked.json else _text(rows, busy))
     return 0
-
-
-def _loads(asked: argparse.Namespace, sizes: tuple[int, ...]) -> list[fanout.Load]:
-    return [fanout.Load(transport, size) for transport in asked.transports for size in asked.followers or sizes]
 
 
 def _report(rows: list[Row], busy: float) -> dict[str, Any]:

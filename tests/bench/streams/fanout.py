@@ -27,7 +27,7 @@ _BOUNDS = {"sse": 0.85, "text": 0.85, "websocket": 0.75}
 _BOUNDED = 1_000  # so many followers
 _LATER = 3.0
 _HELD_PERCENT = 99
-_LIGHT, _HALF, _TOO_MUCH = 0.3, 0.5, 1.5  # of the core that the yardstick takes
+LIGHT, _HALF, _TOO_MUCH = 0.3, 0.5, 1.5  # of a core, for the yardstick to take
 _LEAST_SECONDS = 0.01  # between two batches: nobody appends more often
 _LINES = {"sse": 20, "text": 20, "ndjson": 20, "websocket": 10}
 _SENDS = {"sse": 10_000, "text": 10_000, "ndjson": 10_000, "websocket": 2_000}  # batches a second, a first guess
@@ -69,7 +69,7 @@ def turns(stage: Stage, load: Load, at: Pace, rounds: int, say: Say) -> Turns:
 def rows(stage: Stage, loads: Sequence[Load], rounds: int, say: Say) -> Iterator[Row]:
     """Deliveries per CPU second, and whether everybody got all."""
     for load in loads:
-        at = pace(stage, load, _LIGHT)
+        at = pace(stage, load, LIGHT)
         found = turns(stage, load, at, rounds, say)
         bound = _BOUNDS.get(load.transport) if load.followers == _BOUNDED else None
         ours, bare = both(found, lambda turn: turn.per_cpu_second / 1000)

@@ -29,7 +29,7 @@ SIDES: tuple[Side, Side] = ("ours", "bare")
 TRANSPORTS = ("sse", "text", "ndjson", "websocket")
 
 _FILES = 16_384
-_PATIENCE_SECONDS = 240.0
+_PATIENCE_SECONDS = 150.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Stage:
         seconds: float,
         slow: int = 0,
         idle_seconds: float = 0.5,
+        warm_seconds: float = 1.0,
     ) -> Turn:
         """Follow, from the log's end on, and measure for as many whole batches as come in so many seconds."""
         lines, every = pace
@@ -81,7 +82,7 @@ class Stage:
             slow,
             asdict(Pace(self.run_id, lines, every)),
             idle_seconds,
-            warm_seconds=max(1.0, 2 * every),
+            warm_seconds=max(warm_seconds, 2 * every),
             seconds=max(1, round(seconds / every)) * every,
             pids={"server": server.pid, "redis": self.scene.redis_pid},
         )

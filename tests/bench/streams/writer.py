@@ -12,12 +12,12 @@ import json
 import os
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 
 from common.connection import Connection
 from common.events import Line, LineId
 from common.settings import Settings
+from common.shutdown import end
 from common.streams import Streams
 
 _CLAIM_SECONDS = 1.0
@@ -75,11 +75,11 @@ async def main(pace: Pace) -> None:
         while await asyncio.to_thread(sys.stdin.readline):
             begun.set()
     finally:
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await end(tasks)
         await connection.close()
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()):
+            raise error
 
 
 if __name__ == "__main__":

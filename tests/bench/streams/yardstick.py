@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from common.pages import PAGE_LINES
 from common.settings import Settings
+from common.shutdown import end
 from common.web.app import App
 from functions.server import configuration
 
@@ -108,7 +109,7 @@ class Log:
     async def _read(self) -> None:
         newest = await self._client.xrevrange(self._key, count=1)
         top = newest[0][0] if newest else b"0-0"
-        while True:
+        while self._followers:  # a cancellation that comes with a reply may be lost in redis-py
             found = await self._client.xread({self._key: top}, count=PAGE_LINES, block=_BLOCK_MS)  # type: ignore[dict-item]
             for _, batch in cast("list[tuple[bytes, Sequence[Entry]]]", found or []):
                 top = batch[-1][0]
@@ -157,7 +158,10 @@ async def main(key: str) -> None:
     listener.listen(2048)
     print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     app = application(Log(Redis.from_url(str(settings.redis_url), protocol=2), key))
-    await uvicorn.Server(configuration(cast("App", app), settings)).serve(sockets=[listener])
+    try:
+        await uvicorn.Server(configuration(cast("App", app), settings)).serve(sockets=[listener])
+    finally:
+        await end(asyncio.all_tasks() - {asyncio.current_task()})
 
 
 if __name__ == "__main__":
