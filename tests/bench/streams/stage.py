@@ -9,7 +9,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,6 +58,11 @@ class Stage:
             newest = client.xrevrange(self.key, count=1)
         return newest[0][0].decode() if newest else "0-0"
 
+    def length(self) -> int:
+        """How many lines the log has."""
+        with redis.Redis.from_url(self.environ["REDIS_URL"]) as client:
+            return int(client.xlen(self.key))
+
     def turn(
         self,
         server: Server,
@@ -86,19 +91,37 @@ class Stage:
             seconds=max(1, round(seconds / every)) * every,
             pids={"server": server.pid, "redis": self.scene.redis_pid},
         )
-        command = [sys.executable, "-m", "tests.bench.streams.followers", json.dumps(asdict(asked))]
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=dict(self.environ), stdout=subprocess.PIPE, start_new_session=True
-        )
-        try:
-            pin(process.pid, cores()[1])
-            said, _ = process.communicate(timeout=_PATIENCE_SECONDS)
-        finally:
-            process.kill()  # its writer ends with it
-            process.wait()
-        if process.returncode:
-            raise RuntimeError(f"{followers} followers by {transport} could not be measured")
-        return Turn(**json.loads(said))
+        return Turn(**json.loads(beside(self, "tests.bench.streams.followers", json.dumps(asdict(asked)))))
+
+
+def alone(stage: Stage, module: str, *arguments: str, environ: Mapping[str, str] | None = None) -> str:
+    """What a module of the bench says that has the servers' core."""
+    return _said([module, *arguments], environ or stage.environ, cores()[0])
+
+
+def beside(stage: Stage, module: str, *arguments: str, environ: Mapping[str, str] | None = None) -> str:
+    """What a module of the bench says that has the other core."""
+    return _said([module, *arguments], environ or stage.environ, cores()[1])
+
+
+def _said(command: Sequence[str], environ: Mapping[str, str], core: int) -> str:
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=dict(environ),
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the bench, which ends it
+        text=True,
+    )
+    try:
+        pin(process.pid, core)
+        said, _ = process.communicate(timeout=_PATIENCE_SECONDS)
+    finally:
+        process.kill()  # a writer of its own ends with it
+        process.wait()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} has failed")
+    return said
 
 
 @contextmanager

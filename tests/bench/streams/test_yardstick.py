@@ -9,7 +9,7 @@ from tests.bench.streams.writer import batch
 from tests.bench.streams.yardstick import Entry, encoders
 
 RUN_ID = "run-oedvwf6zevhtm6yp"
-LINES = batch(3)
+LINES = batch(3, 1_795_634_785_467_675_825)
 
 
 def entry(line: Line) -> Entry:

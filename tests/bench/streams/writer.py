@@ -22,6 +22,7 @@ from common.streams import Streams
 
 _CLAIM_SECONDS = 1.0
 _FILLER = b" [ab/123456] Submitted process > NFCORE_RNASEQ:RNASEQ:ALIGN_STAR:STAR_ALIGN (SAMPLE_0001_REP1)"
+TEXT_BYTES = len(b"@%019d" % 0 + _FILLER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,8 @@ class Pace:
     every_seconds: float
 
 
-def batch(count: int) -> list[Line]:
-    """Lines of now, under the ids of their own times."""
-    at_ns = time.time_ns()
+def batch(count: int, at_ns: int) -> list[Line]:
+    """Lines that are made now, under the ids of their times: from this one on, a microsecond each."""
     text = b"@%019d" % time.monotonic_ns() + _FILLER
     times = range(at_ns, at_ns + count * 1_000, 1_000)
     return [Line(LineId.of_time(each), each, "stdout", text) for each in times]
@@ -52,7 +52,7 @@ async def write(streams: Streams, pace: Pace, begun: asyncio.Event) -> None:
     await begun.wait()
     due = time.monotonic()
     while True:
-        done, top = await streams.append(pace.run_id, 1, top, batch(pace.lines))
+        done, top = await streams.append(pace.run_id, 1, top, batch(pace.lines, time.time_ns()))
         if not done:
             raise RuntimeError("somebody else writes to this log")
         due = max(due + pace.every_seconds, time.monotonic())
