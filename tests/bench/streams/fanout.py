@@ -31,7 +31,7 @@ LIGHT, _HALF, _TOO_MUCH = 0.3, 0.5, 1.5  # of a core, for the yardstick to take
 _LEAST_SECONDS = 0.01  # between two batches: nobody appends more often
 _LINES = {"sse": 20, "text": 20, "ndjson": 20, "websocket": 10}
 _SENDS = {"sse": 10_000, "text": 10_000, "ndjson": 10_000, "websocket": 2_000}  # batches a second, a first guess
-_SECONDS, _FIRST_SECONDS = 4.0, 2.0
+_SECONDS, _FIRST_SECONDS, _BATCHES = 4.0, 2.0, 12
 BUSY, OVERLOADED = 0.8, 0.9
 
 
@@ -59,7 +59,9 @@ def turns(stage: Stage, load: Load, at: Pace, rounds: int, say: Say) -> Turns:
     found: Turns = {side: [] for side in SIDES}
     for number in range(rounds):
         for side in SIDES:
-            turn = stage.turn(stage.servers[side], load.transport, load.followers, at, seconds=_SECONDS)
+            turn = stage.turn(
+                stage.servers[side], load.transport, load.followers, at, seconds=max(_SECONDS, _BATCHES * at[1])
+            )
             shares = ", ".join(f"{name} {share:.0%}" for name, share in turn.cores.items())
             say(f"{load}, {number + 1} of {rounds}, {side}: {turn.rate:,.0f} lines/s; {shares}")
             found[side].append(turn)

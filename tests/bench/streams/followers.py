@@ -58,7 +58,7 @@ class Turn:
 
     Attributes:
         lines: that arrived, at all fast followers together.
-        each: lines that arrived at one of them (a sample).
+        each: lines that arrived at one of them on average.
         ages_ms: how old lines were when they arrived: the median, and what 99 of 100 are below.
         cores: share of a core that each process used, this one as `load`.
         memory_mb: the server's resident memory before anybody came, with all connected, and at the end.
@@ -110,22 +110,43 @@ async def measure(asked: Asked) -> Turn:
         memory.append(server.memory_info().rss)
     ages = [age for sample, begin in zip(_samples(followers), before[2], strict=True) for age in sample.ages[begin:]]
     cut = sum(one.cut for one in followers) + sum(one.cut for one in slow)
-    each, lines = arrived(before, after)
+    lines = arrived(before, after)
     before_mb, idle_mb, active_mb = (size / 1e6 for size in memory)
     for one in followers:
         if one.transport is not None:
             one.transport.abort()
-    return Turn(seconds, lines, each, _ages(ages), cores, (before_mb, idle_mb, active_mb), took * spent["server"], cut)
+    return Turn(
+        seconds,
+        lines,
+        lines / asked.followers,
+        ages_ms(ages),
+        cores,
+        (before_mb, idle_mb, active_mb),
+        took * spent["server"],
+        cut,
+    )
 
 
 _Counts = tuple[int, int, Sequence[int]]  # bytes of all; bytes of the samples; lines of each sample
 
 
-def arrived(before: _Counts, after: _Counts) -> tuple[float, float]:
-    """Lines that arrived at one follower, and at all of them, between two counts."""
-    told = [end - begin for end, begin in zip(after[2], before[2], strict=True)]
-    sampled = after[1] - before[1]
-    return sum(told) / len(told), (after[0] - before[0]) * sum(told) / sampled if sampled else 0.0
+def arrived(before: _Counts, after: _Counts) -> float:
+    """Lines that arrived at all followers between two counts."""
+    told = sum(after[2]) - sum(before[2])
+    in_bytes = after[1] - before[1]
+    return (after[0] - before[0]) * told / in_bytes if in_bytes else 0.0
+
+
+def ages_ms(ages: Sequence[int]) -> tuple[float, float]:
+    """The median and the 99th of 100, of nanoseconds."""
+    if not ages:
+        return math.inf, math.inf
+    return median(ages) / 1e6, sorted(ages)[len(ages) * 99 // 100] / 1e6
+
+
+def sampled(followers: int) -> range:
+    """Whom to look at: some of all, as those that came first are served first."""
+    return range(0, followers, max(1, followers // _SAMPLES))
 
 
 def _samples(followers: Sequence[Follower]) -> list[Sample]:
@@ -138,18 +159,13 @@ def _counts(followers: Sequence[Follower]) -> _Counts:
     return of_all, of_samples, [len(sample.ages) for sample in samples]
 
 
-def _ages(ages: Sequence[int]) -> tuple[float, float]:
-    if not ages:
-        return math.inf, math.inf
-    return median(ages) / 1e6, sorted(ages)[len(ages) * 99 // 100] / 1e6
-
-
 async def _connected(asked: Asked, asks: bytes) -> list[Follower]:
     """All fast followers, each with the beginning of its answer."""
     loop, places = asyncio.get_running_loop(), asyncio.Semaphore(_AT_ONCE)
+    samples = sampled(asked.followers)
 
     async def connect(number: int) -> Follower:
-        kind = Sample if number < _SAMPLES else Follower
+        kind = Sample if number in samples else Follower
         async with places:
             _, follower = await loop.create_connection(lambda: kind(asks), "127.0.0.1", asked.port)
             await follower.accepted
