@@ -59,7 +59,7 @@ bench: setup ## Cold starts, throughput and memory beside the bare minimum (3 mi
 bench-cluster: setup ## Cold starts with the Kubernetes client, on the cluster of KUBECONFIG
 	@$(BIN)/python -m tests.bench --kubernetes
 
-bench-stream: setup ## Streams beside the bare minimum: fan-out, latency, memory, replay (BENCH_FLAGS='--only fanout')
+bench-stream: setup ## Fan-out, latency, memory, replay, reads beside the bare minimum (BENCH_FLAGS='--only fanout')
 	@$(BIN)/python -m tests.bench.streams $(BENCH_FLAGS)
 
 lint: setup ## Lint, format, strict types, import layers: check only

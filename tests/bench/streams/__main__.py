@@ -3,8 +3,9 @@
     python -m tests.bench.streams            a table, and build/bench-stream.json
     python -m tests.bench.streams --only fanout --transports sse --followers 1000 --rounds 3
 
-Two cores; on a machine that has other things to do the ratios are worth more than the figures. What the figures
-mean is said in the modules beside this one.
+Half an hour; parts of it with --only, a glance with --rounds 1. It takes two cores; on a machine that has other things
+to do, what counts CPU seconds and the ratios are worth more than the rest. What the figures mean is said in the modules
+beside this one.
 """
 
 import argparse

@@ -29,6 +29,10 @@ SIDES: tuple[Side, Side] = ("ours", "bare")
 TRANSPORTS = ("sse", "text", "ndjson", "websocket")
 
 _FILES = 16_384
+_SETTINGS = {
+    "RATE_LIMITS": "999999999/minute",  # the limiter counts, and refuses nothing
+    "HEARTBEAT_SECONDS": "600",  # a follower here answers no ping: it is not to be cut while it is measured
+}
 _PATIENCE_SECONDS = 150.0
 
 
@@ -141,7 +145,7 @@ def stage(**settings: str) -> Iterator[Stage]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))  # what is started inherits it
     with scene("local") as made:
         pin(made.redis_pid, cores()[1])
-        environ = {**made.environ, "RATE_LIMITS": "999999999/minute", **settings}
+        environ = {**made.environ, **_SETTINGS, **settings}
         active = httpx.get(f"{made.url}{API}/active", headers=dict(made.headers)).raise_for_status().json()
         run_id = active["run"]["run_id"]
         key = f"{Settings.read(environ).redis_prefix}:log:{run_id}:1"

@@ -66,6 +66,11 @@ def test_a_busy_generator_voids() -> None:
         assert judge({"ours": [TURN], "bare": [with_cores(load=0.7)]}) == reason
 
 
+def test_followers_that_were_cut_void() -> None:
+    """What they would have had was given to nobody."""
+    assert void({"ours": [TURN], "bare": [replace(TURN, cut=2)]}) == "2 followers were cut"
+
+
 def test_a_server_that_is_late_voids() -> None:
     """It sends several batches as one; where that is wanted, one that is not late does."""
     late = with_cores(server=0.95)
