@@ -11,7 +11,7 @@ BIN := .venv/bin
 TOO_OLD = "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Try make PYTHON=python3.12"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup toolchain run token demo test test-fast simulate fuzz images test-cluster bench bench-cluster lint format openapi chart-files lock clean
+.PHONY: help setup toolchain run token demo test test-fast simulate fuzz images test-cluster bench bench-cluster bench-stream lint format openapi chart-files lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench: setup ## Cold starts, throughput and memory beside the bare minimum (3 mi
 
 bench-cluster: setup ## Cold starts with the Kubernetes client, on the cluster of KUBECONFIG
 	@$(BIN)/python -m tests.bench --kubernetes
+
+bench-stream: setup ## Fan-out, latency, memory, replay, reads beside the bare minimum (BENCH_FLAGS='--only fanout')
+	@$(BIN)/python -m tests.bench.streams $(BENCH_FLAGS)
 
 lint: setup ## Lint, format, strict types, import layers: check only
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports

@@ -78,7 +78,7 @@ class _Client(asyncio.Protocol):
             self._transport.write(self._question)
 
 
-class _Clock:
+class Clock:
     """Time since it was made, and what of it processes have spent on a core."""
 
     def __init__(self, processes: Mapping[str, psutil.Process]) -> None:
@@ -102,7 +102,7 @@ async def measure(request: Request) -> Measured:
     clients = [_Client(question) for _ in range(request.connections)]
     opened = [await loop.create_connection(lambda c=client: c, "127.0.0.1", request.port) for client in clients]  # type: ignore[misc]
     await asyncio.sleep(_WARM_SECONDS)
-    clock = _Clock({"load": psutil.Process(), **{name: psutil.Process(pid) for name, pid in request.pids.items()}})
+    clock = Clock({"load": psutil.Process(), **{name: psutil.Process(pid) for name, pid in request.pids.items()}})
     before = sum(client.answers for client in clients)
     await asyncio.sleep(request.seconds)
     seconds, cores = clock.read()

@@ -4,6 +4,7 @@ Both sides of a ratio are measured in turn in one run, so it says more than eith
 differ, and so do the hours of one machine.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median, quantiles
@@ -32,7 +33,8 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        return median(self.ours) / median(self.bare)
+        bare = median(self.bare)
+        return median(self.ours) / bare if bare else math.inf
 
     @property
     def holds(self) -> bool | None:

@@ -12,12 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import redis
 
 from common.callers import add
@@ -89,6 +90,17 @@ def scene(runner: str) -> Iterator[Scene]:
                     httpx.delete(f"{server.url}{API}/cancel", headers=headers, timeout=PATIENCE_SECONDS)
         finally:
             own.stop()
+            _end_left(directory)
+
+
+def _end_left(directory: Path) -> None:
+    """End a recorder that Redis' end has met at work: it would wait for it."""
+    every = psutil.process_iter(["cmdline"])
+    left = [process for process in every if any(str(directory) in part for part in process.info["cmdline"] or ())]
+    _, left = psutil.wait_procs(left, timeout=1)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @contextmanager
@@ -180,7 +192,11 @@ def serving(directory: Path, name: str, module: str, *arguments: str, environ: M
         yield Server(_said(process, output), process.pid)
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _said(process: subprocess.Popen[bytes], output: Path) -> str:

@@ -1,5 +1,7 @@
 """The bench's arithmetic on given figures; nothing here measures anything."""
 
+import math
+
 from tests.bench.report import HEADER, Row, imports_table, table
 
 SLOWER = Row("start", "ms", ours=[400, 390, 1000], bare=[200, 210, 190], bound=2.0)
@@ -10,6 +12,11 @@ def test_a_ratio_is_of_the_medians() -> None:
     """One round that went wrong decides nothing."""
     assert SLOWER.ratio == 2.0
     assert FASTER.ratio == 0.31
+
+
+def test_a_bare_side_that_has_nothing() -> None:
+    """Whatever ours has is infinitely more."""
+    assert Row("held", "%", [100], [0]).ratio == math.inf
 
 
 def test_bounds() -> None:

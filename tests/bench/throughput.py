@@ -39,7 +39,7 @@ class _Side:
 def rows(scene: Scene, rounds: int, say: Callable[[str], None]) -> list[Row]:
     """Ask every side so often, in turn."""
     found: dict[str, list[Measured]] = defaultdict(list)
-    _pin(scene.redis_pid, _cores()[1])
+    pin(scene.redis_pid, cores()[1])
     with ExitStack() as stack:
         sides = list(_sides(scene, stack))
         for number in range(rounds):
@@ -74,7 +74,7 @@ def _sides(scene: Scene, stack: ExitStack) -> Iterator[_Side]:
 
 
 def _alone(server: Server) -> Server:
-    _pin(server.pid, _cores()[0])
+    pin(server.pid, cores()[0])
     return server
 
 
@@ -92,7 +92,7 @@ def _ask(scene: Scene, side: _Side) -> Measured:
     request = Request(side.server.port, side.path, scene.headers, _CONNECTIONS, _SECONDS, pids)
     command = [sys.executable, "-m", "tests.bench.load", json.dumps(asdict(request))]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
-    _pin(process.pid, _cores()[1])
+    pin(process.pid, cores()[1])
     said, _ = process.communicate()
     measured = Measured(**json.loads(said))
     if measured.refused or not measured.rate:
@@ -101,7 +101,7 @@ def _ask(scene: Scene, side: _Side) -> Measured:
 
 
 def _void(measured: Sequence[Measured]) -> str:
-    serving_core, asking_core = _cores()
+    serving_core, asking_core = cores()
     if serving_core == asking_core:
         return "one core only"
     asking = median(one.cores["load"] + one.cores["redis"] for one in measured)
@@ -111,7 +111,7 @@ def _void(measured: Sequence[Measured]) -> str:
     return "" if answering > _BUSY else f"the server took {answering:.0%} of its core"
 
 
-def _cores() -> tuple[int, int]:
+def cores() -> tuple[int, int]:
     """The core that answers and the one that asks; the same where there is no other, or none can be chosen."""
     if sys.platform != "linux":
         return 0, 0
@@ -119,7 +119,7 @@ def _cores() -> tuple[int, int]:
     return allowed[0], allowed[-1]
 
 
-def _pin(pid: int, core: int) -> None:
+def pin(pid: int, core: int) -> None:
     if sys.platform == "linux":
         for thread in os.listdir(f"/proc/{pid}/task"):
             os.sched_setaffinity(int(thread), {core})
