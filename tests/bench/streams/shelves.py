@@ -19,9 +19,9 @@ from common.models import RunInfo
 from common.names import new_run_id
 from common.phases import State
 from common.settings import Settings
-from common.shutdown import end
 from common.store import Store
 from common.streams import Streams
+from common.tasks import end
 from tests.bench.streams.connections import question
 from tests.bench.streams.writer import batch
 

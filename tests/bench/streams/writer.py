@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from common.connection import Connection
 from common.events import Line, LineId
 from common.settings import Settings
-from common.shutdown import end
 from common.streams import Streams
+from common.tasks import end
 
 _CLAIM_SECONDS = 1.0
 _FILLER = b" [ab/123456] Submitted process > NFCORE_RNASEQ:RNASEQ:ALIGN_STAR:STAR_ALIGN (SAMPLE_0001_REP1)"

@@ -25,9 +25,9 @@ from starlette.types import Receive, Scope, Send
 
 from common.pages import PAGE_LINES
 from common.settings import Settings
-from common.shutdown import end
+from common.tasks import end
 from common.web.app import App
-from functions.server import configuration
+from functions.server import configuration, run
 
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 
@@ -129,7 +129,8 @@ def application(log: Log) -> Callable[[Scope, Receive, Send], Any]:
                 messages, place = log.after(place, transport)
                 for message in messages:
                     await send(message)
-                await asyncio.sleep(0)  # a fast client never makes us wait: others have their turn all the same
+                if place < log.count:
+                    await asyncio.sleep(0)  # a fast client never makes us wait: others have their turn all the same
             await log.changed.wait()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,4 +166,4 @@ async def main(key: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    run(main(sys.argv[1]))
