@@ -48,6 +48,7 @@ class _Unended:
         self._line: Growing | None = None
         self._torn = False
         self.size = 0
+        self.id: LineId | None = None  # where it is the first of its file; not before its time is known
 
     def add(self, part: bytes) -> list[RawLine]:
         """Take in what comes next; what is given of the line already, as it is too long to be held."""
@@ -58,7 +59,8 @@ class _Unended:
             if begun or len(self._head) > _TIME_BYTES:
                 self._head = b""
                 try:
-                    self._line = Growing(parse_time(at), _STREAM)
+                    at_ns = parse_time(at)
+                    self._line, self.id = Growing(at_ns, _STREAM), LineId.of_time(at_ns)
                 except ValueError:
                     self._torn = True
         return self._line.add(part) if self._line is not None else []
@@ -116,6 +118,12 @@ class Log:
         """The last line, if it never got its newline."""
         last, self._unended = self._unended, _Unended()
         return self._number(last.end(newline=False))
+
+    def alone(self, tail: Sequence[Line]) -> LineId | None:
+        """The file's only line, if that has no newline (yet); `tail` is the one before this reading."""
+        if self.tail is not tail:  # the reading has come to its end
+            return self.tail[0].id if self.tail else None
+        return self._unended.id
 
     def follow_ended(self, *, seen: bool) -> None:
         """The file was followed to its end; nobody may be able to read it once more. `seen`: no other came and went."""
@@ -287,6 +295,7 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
     log.begin()
     opened = begun = False
     following, log.following = log.following, None  # of this reading only
+    tail = log.tail
     async for chunk in chunks:
         if not opened:
             opened = True
@@ -301,14 +310,23 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
         lines = log.feed(chunk)
         if lines and not begun:
             begun = True
-            if log.tail and lines[0].id > log.tail[-1].id:  # of a file before this one: its line was torn between them
-                yield log.fresh(log.tail)
-            if following not in (lines[0].id, ZERO):
-                async for batch in _mended(log, lines[0].id, kept):
-                    yield batch
-            log.ahead = [first for first in log.ahead if first > lines[0].id]  # what was before this file is told
+            async for batch in _before(log, lines[0].id, following, tail, kept):
+                yield batch
         async for batch in _with_holes(log, lines, kept):
             yield batch
+    if not begun and (first := log.alone(tail)) is not None:  # what is told of it comes later, and is no beginning then
+        async for batch in _before(log, first, following, tail, kept):
+            yield batch
+
+
+async def _before(log: Log, first: LineId, following: LineId | None, tail: Sequence[Line], kept: Kept) -> Batches:
+    """What is to be told before the first line of a reading's file."""
+    if tail and first > tail[-1].id:  # of a file before this one: its line was torn between them
+        yield log.fresh(tail)
+    if following not in (first, ZERO):
+        async for batch in _mended(log, first, kept):
+            yield batch
+    log.ahead = [other for other in log.ahead if other > first]  # what was before this file is told
 
 
 async def new(log: Log, batches: Batches) -> Batches:
@@ -334,14 +352,15 @@ async def _with_holes(log: Log, lines: Sequence[Line], kept: Kept) -> Batches:
 
 async def _mended(log: Log, first: LineId, kept: Kept, *, reached: bool = True) -> Batches:
     """What stood between what is known and the first line of the file, which the reading has reached or not yet."""
-    if log.told == ZERO or first <= log.told:
+    until = first.before() if reached else first  # a gap that was told may end right before it
+    if log.told == ZERO or until <= log.told:
         return
     async for batch in new(log, kept.lines(log.told)):
         yield batch
-    if first > log.told:
+    if until > log.told:
         LINES_LOST.inc()
         # As far on as can be: right behind what is known here it would be nothing new to a follower who knows more.
-        yield [log.gap(max(log.told.next(), first.before()) if reached else log.told.next(), _HOLE)]
+        yield [log.gap(max(log.told.next(), until) if reached else log.told.next(), _HOLE)]
 
 
 def is_there(pod: Object) -> bool:

@@ -131,6 +131,16 @@ async def test_a_file_begun_anew_while_nobody_read_it_is_a_gap() -> None:
     assert lines[2].id.next() == lines[3].id
 
 
+@pytest.mark.parametrize("state", ["running", "terminated"])
+async def test_a_last_line_that_is_alone_in_its_file_does_not_hide_what_is_missing_before_it(state: str) -> None:
+    """It has no newline, so that it is told once the file has come to its end; the gap comes before it, once."""
+    last: Sequence[bytes | None] = [raw(5)[:-1]]
+    kubelet = Kubelet(("running", [raw(1, 2), None]), (state, last), *[("terminated", last)] * 2)
+    lines = await recorded(kubelet)
+    assert told(lines) == [*texts(1, 2), "-", *texts(5)]
+    assert lines[2].id.next() == lines[3].id
+
+
 async def test_a_file_begun_anew_while_it_was_read_is_none() -> None:
     """The last line that is known is in it, or it goes on within one reading."""
     kubelet = Kubelet(("running", [raw(1, 2), raw(3), None]), *twice(3, 4))
