@@ -108,6 +108,11 @@ class Streams:
         found = [(as_bytes(name), self.xrange(name, min=f"({after}", count=count)) for name, after in streams.items()]
         return [[name, entries] for name, entries in found if entries]
 
+    def time(self) -> tuple[int, int]:
+        """Seconds and microseconds since 1970, in virtual time."""
+        moment = now()
+        return int(moment.timestamp()), moment.microsecond
+
     def expire(self, name: str, seconds: float) -> bool:
         """Whether there is such a key: the world sees to expiry, in virtual time."""
         return as_bytes(name) in self._data
