@@ -84,6 +84,7 @@ class Log:
         doubted: up to there files may have come and gone since the last look, as that is longer ago than one lasts.
         following: what the next reading begins with, if that misses nothing; ZERO: with whatever it does.
         seen: when that was seen, by the monotonic clock.
+        joins: this reading misses nothing, whatever its file begins with.
     """
 
     def __init__(self, after: LineId = ZERO) -> None:
@@ -94,6 +95,7 @@ class Log:
         self.ahead: list[LineId] = []
         self.following: LineId | None = None
         self.seen = 0.0
+        self.joins = False
         self.begin()
 
     def begin(self) -> None:
@@ -128,7 +130,9 @@ class Log:
     def follow_ended(self, *, seen: bool) -> None:
         """The file was followed to its end; nobody may be able to read it once more. `seen`: no other came and went."""
         left_out = self.left_out()
-        self.ended, self.tail = seen and not left_out, self.rest()
+        # What a file without a line goes on from is not to be seen in it.
+        joins = self.joins or self.told == ZERO or self.end != NOTHING
+        self.ended, self.tail = seen and joins and not left_out, self.rest()
         if seen and len(left_out) == 1:
             (self.following,) = left_out
 
@@ -295,12 +299,13 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
     log.begin()
     opened = begun = False
     following, log.following = log.following, None  # of this reading only
-    tail = log.tail
+    tail, log.joins = log.tail, following == ZERO
     async for chunk in chunks:
         if not opened:
             opened = True
             if following == ZERO and time.monotonic() - log.seen > _ROTATION_SECONDS:
                 following = None  # this process has slept: the file that was empty may have been filled, and left
+            log.joins = following == ZERO
         if log.doubted is not None:
             doubted, log.doubted = log.doubted, None
             async for batch in _mended(log, doubted, kept, reached=False):

@@ -333,6 +333,13 @@ async def test_a_log_that_was_followed_to_its_end_is_whole(
     assert told([line for some in batches async for batch in some for line in batch]) == expected
 
 
+async def test_an_empty_file_that_was_followed_to_its_end_does_not_tell_what_was_before_it() -> None:
+    """Who began with it does not know whether it is the next one: there may have been others."""
+    log, nothing = logs.Log(at(2)), logs.Kept(None, RUN_ID, 1)
+    batches = [logs.read(Kubelet(("running", [b""])), "/pods", RUNS, log, nothing), logs.rest(log, nothing)]
+    assert told([line for some in batches async for batch in some for line in batch]) == ["-"]
+
+
 async def test_a_recorder_that_is_ended_takes_what_is_there_for_the_whole_log() -> None:
     """The kubelet ends it when Nextflow has ended: it need not wait until the pod says so, nor has it the time."""
     ending = asyncio.Event()
