@@ -133,6 +133,9 @@ class Client:
             told.connects(query, run_id)
         while isinstance(frame := await connection.next(), Frame):
             if isinstance(frame, Idle):
+                if self._has_all():  # it has come back for a run that there will not be
+                    self.finished = True
+                    return
                 continue
             if isinstance(frame, Notice) and frame.event["type"] == "error":
                 told.fails(frame)

@@ -1,9 +1,12 @@
 """A run as it happens: heads that speak and are taken from their nodes, files begun anew, and recorders that die."""
 
 import asyncio
+from contextlib import suppress
 
+from common import look
 from common.connection import Connection
 from common.cri import RawLine
+from common.errors import ControllerError
 from common.recorder.kubernetes import OwnPod
 from common.recorder.recorder import Recorder
 from common.streams import Streams
@@ -12,7 +15,7 @@ from tests.simulation.relay.cluster import Head, JobState, RelayApi, record
 from tests.simulation.relay.kubelet import Container
 from tests.simulation.relay.ledger import Attempt
 from tests.simulation.relay.steps import Process, running
-from tests.simulation.relay.world import World
+from tests.simulation.relay.world import Server, World
 
 _PODS = "/api/v1/namespaces/default/pods"
 _ROTATION_SECONDS = 10.0  # no kubelet looks more often, by default
@@ -143,6 +146,7 @@ async def run(world: World, number: int) -> None:
     run_id = job.record.run_id
     world.ledger.begin(run_id)
     world.cluster.jobs[run_id] = job
+    accepting = asyncio.create_task(_accepted(world, run_id))
     attempts = rng.randint(1, weather.attempts)
     for attempt in range(1, attempts + 1):
         await asyncio.sleep(rng.choice([0.0, 0.3, 3.0]))
@@ -151,6 +155,16 @@ async def run(world: World, number: int) -> None:
     world.steps.note(run_id, "*** the run is over")
     job.complete()
     world.ledger.over[run_id] = world.time
+    await accepting
+
+
+async def _accepted(world: World, run_id: str) -> None:
+    """Who has started a run records it, unless Redis is away."""
+    caller = Server("run", world)
+    for _ in range(5):
+        with suppress(ControllerError):
+            await look.run(caller.platform, run_id)
+            return
 
 
 async def _attempt(world: World, job: JobState, attempt: int, *, last: bool) -> None:

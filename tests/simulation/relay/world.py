@@ -17,6 +17,7 @@ from common.follow import Followers
 from common.kube import log as logs
 from common.kube.runner import KubernetesRunner
 from common.platform import Platform
+from common.pump import Pump
 from common.settings import Settings
 from tests.simulation.relay.cluster import Cluster, RelayApi
 from tests.simulation.relay.ledger import Ledger
@@ -76,6 +77,7 @@ class World:
         self.is_calm = False
         self.broken: list[str] = []
         self._names = 0
+        self._twins: list[asyncio.Task[None]] = []
 
     @property
     def time(self) -> float:
@@ -139,6 +141,7 @@ class World:
         rng, weather = self.rng, self.weather
         events = [self._kill] * weather.kills + [self.redis.disturb] * weather.redis_events
         events += [self._runner_away] * (weather.api_away > 0) + [self._archive_away] * (weather.archive_away > 0)
+        events += [self._twin] * (rng.random() < 0.3)
         times = sorted((rng.random() * horizon, number) for number in range(len(events)))
         for at, number in times:
             await asyncio.sleep(max(0.0, at - self.time))
@@ -146,6 +149,17 @@ class World:
 
     async def _kill(self) -> None:
         self.kill(self.rng.choice(self.servers))
+
+    async def _twin(self) -> None:
+        """One more pump, which gives way to nobody, though others are at work."""
+        if self.ledger.order and (attempts := len(self.ledger.runs[self.ledger.order[-1]])):
+            server = self.rng.choice(self.servers)
+            parts = server.platform
+            token = running.set(server)
+            twin = Pump(parts.runner, parts.streams, self.ledger.order[-1], attempts, who="twin", lasting=True)
+            self._twins.append(asyncio.create_task(twin.run()))
+            running.reset(token)
+            self.steps.note(server.name, "*** a twin pump")
 
     async def _runner_away(self) -> None:
         self.cluster.away = True
