@@ -145,12 +145,10 @@ class Client:
             told.take(frame)
             if isinstance(frame, Lines) and told.cursor is not None:
                 world.seen.append(told.cursor)
-            if isinstance(frame, Farewell):
-                return
             if self._has_all():
                 self.finished = True
                 return
-            if rng.random() < world.weather.cuts:
+            if isinstance(frame, Farewell) or rng.random() < world.weather.cuts:
                 return
             if not self._patient and rng.random() < 0.1:
                 await asyncio.sleep(rng.choice([0.1, 2.0, 12.0]))
