@@ -1,13 +1,9 @@
 """The way of the logs broken on purpose: what the histories have to find out, and where each was last found."""
 
-from collections.abc import Callable
-
 from common import feed, follow, pages, pump, reader
 from common.kube import log
 from common.streams import Streams
 from tests.simulation.mutants import Mutant
-
-_NO_HOLE: dict[Callable[..., object], dict[str, str]] = {log._mended: {"if until > log.told:": "if False:"}}
 
 MUTANTS = {
     # Ids, keys and cursors.
@@ -28,14 +24,13 @@ MUTANTS = {
         9, {pump.Pump._over: {"if ended or real < top": "if ended"}}
     ),
     "a reader does not go on where Redis begins": Mutant(
-        17, {reader.Reader._read_redis: {"if chunk.trimmed > self.top:": "if False:"}}
+        69, {reader.Reader._read_redis: {"if chunk.trimmed > self.top:": "if False:"}}
     ),
     "a window forgets that lines fell out of it": Mutant(0, {reader.Window.add: {"self.base = oldest.last": "pass"}}),
     "what Redis has let go of is passed over": Mutant(
         0, {pages.Pages._page: {"if page := await self._from_runner(attempt, since, trimmed):": "if page := ():"}}
     ),
     # Gaps.
-    "a file that was missed is no gap": Mutant(369, _NO_HOLE),
     "the end of a log that went with its pod is no gap": Mutant(
         1, {log.rest: {"if kept.whole or log.ended or": "if True or"}}
     ),
@@ -49,9 +44,6 @@ MUTANTS = {
     "the end is written for a log that is gone": Mutant(
         10, {pump.Pump._pass: {"if top == ZERO and not": "if False and not"}}
     ),
-    "an end behind what a reader knows is not looked for": Mutant(
-        98, {reader.Reader._is_kept: {"if ended and top <= self.top:": "if False:"}}
-    ),
     "an end comes before the last lines": Mutant(
         0, {follow._Follower.frames: {"if self._place < feed.top:": "if self._place < feed.top and not feed.finished:"}}
     ),
@@ -59,7 +51,4 @@ MUTANTS = {
         1, {feed.Feed.after: {"[*lost, self._restart(attempt + 1)]": "[*lost]"}}
     ),
     "the next run is the newest": Mutant(126, {follow.Followers._next: {"return newer[-1]": "return newer[0]"}}),
-    "the next run is begun before this one was told": Mutant(
-        164, {follow.Followers._runs: {"if end.line is not None:": "if False:"}}
-    ),
 }
