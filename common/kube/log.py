@@ -130,9 +130,7 @@ class Log:
     def follow_ended(self, *, seen: bool) -> None:
         """The file was followed to its end; nobody may be able to read it once more. `seen`: no other came and went."""
         left_out = self.left_out()
-        # What a file without a line goes on from is not to be seen in it.
-        joins = self.joins or self.told == ZERO or self.end != NOTHING
-        self.ended, self.tail = seen and joins and not left_out, self.rest()
+        self.ended, self.tail = seen and self.is_known and not left_out, self.rest()
         if seen and len(left_out) == 1:
             (self.following,) = left_out
 
@@ -152,6 +150,11 @@ class Log:
     def end(self) -> tuple[LineId, int]:
         """Where the file ends, as far as it was read: the last line, and how much there is of one more."""
         return self._last, self._unended.size
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this reading is known to miss nothing: what a file goes on from is not to be seen without a line."""
+        return self.joins or self.told == ZERO or self.end != NOTHING
 
     def gap(self, at: LineId, why: bytes) -> Line:
         """A line, behind what is known, that says why others are missing."""
@@ -271,7 +274,8 @@ async def _watched(api: Api, path: str, log: Log) -> AsyncGenerator[bytes, None]
                 if first > log.told if first != ZERO else log.end != NOTHING:  # another file than this reading's
                     # Told by ticks, as time may pass while nobody takes what has come.
                     if before == (first, log.end) and ticks >= _SILENT_TICKS:
-                        log.following, log.seen = first if log.left_out() in ([], [first]) else None, now
+                        joins = log.is_known and log.left_out() in ([], [first])
+                        log.following, log.seen = first if joins else None, now
                         log.tail = log.rest()
                         return
                     if now - looked > _ROTATION_SECONDS:

@@ -169,6 +169,8 @@ SILENCE = [b""] * 3
         ([[raw(1, 2)[:-5], b"begins 3", b"", *SILENCE, None], [raw(3)]], [*texts(1), "li", *texts(3)]),
         # But then it is, if it was cut before it said anything.
         ([[raw(1, 2), b"begins 0", b"", *SILENCE, None], [b"", None], [raw(3)]], [*texts(1, 2), "-", *texts(3)]),
+        # It was silent from its beginning: that may be in any file.
+        ([[raw(1, 2), None], [b"begins 4", b"", *SILENCE, None], [raw(4)]], [*texts(1, 2), "-", *texts(4)]),
         # Another one was begun before that was read.
         ([[raw(1, 2), b"begins 3", b"", *SILENCE, None], [b"begins 5", raw(5)]], [*texts(1, 2), "-", *texts(5)]),
         # It is only late: what comes is taken as it comes.
