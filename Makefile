@@ -4,8 +4,9 @@ STATE_DIR ?= .state
 BUILD     ?= docker build --tag
 LOAD      ?= kind load docker-image
 SEEDS     ?= 5000
+FOLLOW_SEEDS ?= 1000
 EXAMPLES  ?= 10000
-export PORT STATE_DIR SEEDS
+export PORT STATE_DIR SEEDS FOLLOW_SEEDS
 
 BIN := .venv/bin
 TOO_OLD = "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Try make PYTHON=python3.12"
@@ -36,7 +37,7 @@ test: lint toolchain ## Lint, types, import layers and every test
 test-fast: setup ## Unit tests only
 	$(BIN)/pytest tests/unit -m 'not slow'
 
-simulate: setup ## Play histories of the launch protocol with all that can go wrong (SEEDS=5000; SEED=7 replays one)
+simulate: setup ## Play histories of launches and of logs with all that can go wrong (SEEDS=5000, FOLLOW_SEEDS=1000; SEED=7, FOLLOW_SEED=7)
 	@$(BIN)/python -m tests.simulation
 
 fuzz: setup ## Give every parser what it was not made for (EXAMPLES=10000 inputs a test)

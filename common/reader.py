@@ -29,6 +29,7 @@ _BLOCK_SECONDS = 1.0
 _GLANCE_SECONDS = 0.05  # instead, as long as somebody waits to know how far the log is
 _RETRY_SECONDS = 0.5
 _GONE = "The run's Job is gone, and with it what Redis does not hold of its log."
+_LESS = "Redis was emptied, and has been filled again from less than was told here: lines may be missing."
 _UNREADABLE = "The run has ended, and of its log there is nothing where it ran, nor its end in Redis."
 
 
@@ -164,6 +165,10 @@ class Reader:
             return self._pump.caught_up
         runner, streams = self._platform.runner, self._platform.streams
         if not await streams.pumping(self._run_id, self._who, insist=False):
+            return True
+        top, ended = await streams.top(self._run_id, self.attempt)
+        if ended and top <= self.top:  # it is behind what is known here, where no reading comes to it
+            self._conclude(_LESS if top < self.top else None)
             return True
         job = await runner.job(self._run_id)
         if (job is None or job.ended) and not await is_readable(runner, self._run_id, self.attempt):

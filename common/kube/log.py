@@ -48,6 +48,7 @@ class _Unended:
         self._line: Growing | None = None
         self._torn = False
         self.size = 0
+        self.id: LineId | None = None  # where it is the first of its file; not before its time is known
 
     def add(self, part: bytes) -> list[RawLine]:
         """Take in what comes next; what is given of the line already, as it is too long to be held."""
@@ -58,7 +59,8 @@ class _Unended:
             if begun or len(self._head) > _TIME_BYTES:
                 self._head = b""
                 try:
-                    self._line = Growing(parse_time(at), _STREAM)
+                    at_ns = parse_time(at)
+                    self._line, self.id = Growing(at_ns, _STREAM), LineId.of_time(at_ns)
                 except ValueError:
                     self._torn = True
         return self._line.add(part) if self._line is not None else []
@@ -82,6 +84,7 @@ class Log:
         doubted: up to there files may have come and gone since the last look, as that is longer ago than one lasts.
         following: what the next reading begins with, if that misses nothing; ZERO: with whatever it does.
         seen: when that was seen, by the monotonic clock.
+        joins: this reading misses nothing, whatever its file begins with.
     """
 
     def __init__(self, after: LineId = ZERO) -> None:
@@ -92,6 +95,7 @@ class Log:
         self.ahead: list[LineId] = []
         self.following: LineId | None = None
         self.seen = 0.0
+        self.joins = False
         self.begin()
 
     def begin(self) -> None:
@@ -117,10 +121,16 @@ class Log:
         last, self._unended = self._unended, _Unended()
         return self._number(last.end(newline=False))
 
+    def alone(self, tail: Sequence[Line]) -> LineId | None:
+        """The file's only line, if that has no newline (yet); `tail` is the one before this reading."""
+        if self.tail is not tail:  # the reading has come to its end
+            return self.tail[0].id if self.tail else None
+        return self._unended.id
+
     def follow_ended(self, *, seen: bool) -> None:
         """The file was followed to its end; nobody may be able to read it once more. `seen`: no other came and went."""
         left_out = self.left_out()
-        self.ended, self.tail = seen and not left_out, self.rest()
+        self.ended, self.tail = seen and self.is_known and not left_out, self.rest()
         if seen and len(left_out) == 1:
             (self.following,) = left_out
 
@@ -140,6 +150,11 @@ class Log:
     def end(self) -> tuple[LineId, int]:
         """Where the file ends, as far as it was read: the last line, and how much there is of one more."""
         return self._last, self._unended.size
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this reading is known to miss nothing: what a file goes on from is not to be seen without a line."""
+        return self.joins or self.told == ZERO or self.end != NOTHING
 
     def gap(self, at: LineId, why: bytes) -> Line:
         """A line, behind what is known, that says why others are missing."""
@@ -259,7 +274,8 @@ async def _watched(api: Api, path: str, log: Log) -> AsyncGenerator[bytes, None]
                 if first > log.told if first != ZERO else log.end != NOTHING:  # another file than this reading's
                     # Told by ticks, as time may pass while nobody takes what has come.
                     if before == (first, log.end) and ticks >= _SILENT_TICKS:
-                        log.following, log.seen = first if log.left_out() in ([], [first]) else None, now
+                        joins = log.is_known and log.left_out() in ([], [first])
+                        log.following, log.seen = first if joins else None, now
                         log.tail = log.rest()
                         return
                     if now - looked > _ROTATION_SECONDS:
@@ -287,11 +303,13 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
     log.begin()
     opened = begun = False
     following, log.following = log.following, None  # of this reading only
+    tail, log.joins = log.tail, following == ZERO
     async for chunk in chunks:
         if not opened:
             opened = True
             if following == ZERO and time.monotonic() - log.seen > _ROTATION_SECONDS:
                 following = None  # this process has slept: the file that was empty may have been filled, and left
+            log.joins = following == ZERO
         if log.doubted is not None:
             doubted, log.doubted = log.doubted, None
             async for batch in _mended(log, doubted, kept, reached=False):
@@ -301,14 +319,23 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
         lines = log.feed(chunk)
         if lines and not begun:
             begun = True
-            if log.tail and lines[0].id > log.tail[-1].id:  # of a file before this one: its line was torn between them
-                yield log.fresh(log.tail)
-            if following not in (lines[0].id, ZERO):
-                async for batch in _mended(log, lines[0].id, kept):
-                    yield batch
-            log.ahead = [first for first in log.ahead if first > lines[0].id]  # what was before this file is told
+            async for batch in _before(log, lines[0].id, following, tail, kept):
+                yield batch
         async for batch in _with_holes(log, lines, kept):
             yield batch
+    if not begun and (first := log.alone(tail)) is not None:  # what is told of it comes later, and is no beginning then
+        async for batch in _before(log, first, following, tail, kept):
+            yield batch
+
+
+async def _before(log: Log, first: LineId, following: LineId | None, tail: Sequence[Line], kept: Kept) -> Batches:
+    """What is to be told before the first line of a reading's file."""
+    if tail and first > tail[-1].id:  # of a file before this one: its line was torn between them
+        yield log.fresh(tail)
+    if following not in (first, ZERO):
+        async for batch in _mended(log, first, kept):
+            yield batch
+    log.ahead = [other for other in log.ahead if other > first]  # what was before this file is told
 
 
 async def new(log: Log, batches: Batches) -> Batches:
@@ -334,14 +361,15 @@ async def _with_holes(log: Log, lines: Sequence[Line], kept: Kept) -> Batches:
 
 async def _mended(log: Log, first: LineId, kept: Kept, *, reached: bool = True) -> Batches:
     """What stood between what is known and the first line of the file, which the reading has reached or not yet."""
-    if log.told == ZERO or first <= log.told:
+    until = first.before() if reached else first  # a gap that was told may end right before it
+    if log.told == ZERO or until <= log.told:
         return
     async for batch in new(log, kept.lines(log.told)):
         yield batch
-    if first > log.told:
+    if until > log.told:
         LINES_LOST.inc()
         # As far on as can be: right behind what is known here it would be nothing new to a follower who knows more.
-        yield [log.gap(max(log.told.next(), first.before()) if reached else log.told.next(), _HOLE)]
+        yield [log.gap(max(log.told.next(), until) if reached else log.told.next(), _HOLE)]
 
 
 def is_there(pod: Object) -> bool:

@@ -67,12 +67,12 @@ class Client:
 
     def register_script(self, source: str) -> Callable[..., Awaitable[Any]]:
         """A script of the library's."""
-        name = _NAMES[source]
+        name, timed = _NAMES[source], "'TIME'" in source  # the others have their own last arguments
         script = self._world.store.register_script(self._world.scripts(name, in_virtual_time(source)))
 
         async def run(keys: list[str], args: list[Any]) -> Any:
             def act() -> Any:
-                done = script(keys=keys, args=[*args, *_time()])
+                done = script(keys=keys, args=[*args, *_time()] if timed else args)
                 if name == "record" and done:
                     self._world.expire_in(keys[0], float(args[4]))
                 return done

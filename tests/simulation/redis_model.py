@@ -9,17 +9,21 @@ from copy import deepcopy
 from typing import Any
 
 import lupa.lua51 as lupa  # type: ignore[import-untyped] # has no annotations
+from redis.exceptions import ResponseError
 
-_Value = dict[bytes, bytes] | list[bytes] | bytes  # a hash, a sorted set of equal scores, a string
+from tests.simulation.redis_streams import Stream, Streams
+from tests.simulation.redis_streams import as_bytes as _bytes
+
+_Value = dict[bytes, bytes] | list[bytes] | bytes | Stream  # a hash, a sorted set of equal scores, a string
 
 
-class RedisModel:
+class RedisModel(Streams):
     """One server: a synchronous client's methods, as far as they are needed."""
 
     def __init__(self) -> None:
         self._data: dict[bytes, _Value] = {}
         self._lua = lupa.LuaRuntime(encoding=None)
-        self._lua.globals()[b"redis"] = self._lua.table_from({b"call": self._call})
+        self._lua.globals()[b"redis"] = self._lua.table_from({b"call": self._call, b"pcall": self._pcall})
         self._scripts: dict[str, Callable[[Any, Any], Any]] = {}
 
     # A client's methods.
@@ -92,6 +96,12 @@ class RedisModel:
         key, *args = [_bytes(value) for value in raw]
         return getattr(self, f"_{command.decode().lower()}")(key, *args)
 
+    def _pcall(self, command: bytes, *raw: bytes | float) -> Any:
+        try:
+            return self._call(command, *raw)
+        except ResponseError as error:
+            return self._lua.table_from({b"err": str(error).encode()})
+
     def _hmget(self, key: bytes, *fields: bytes) -> Any:
         found = self._hash(key)
         return self._lua.table_from([found.get(field, False) for field in fields])
@@ -102,6 +112,17 @@ class RedisModel:
     def _hset(self, key: bytes, *pairs: bytes) -> int:
         self._data[key] = {**self._hash(key), **dict(zip(pairs[::2], pairs[1::2], strict=True))}
         return 1
+
+    def _hdel(self, key: bytes, *fields: bytes) -> int:
+        kept = {name: value for name, value in self._hash(key).items() if name not in fields}
+        gone = len(self._hash(key)) - len(kept)
+        self._data[key] = kept
+        if not kept:
+            del self._data[key]  # a server has no empty ones
+        return gone
+
+    def _hgetall(self, key: bytes) -> Any:
+        return self._lua.table_from([part for pair in self._hash(key).items() for part in pair])
 
     def _zadd(self, key: bytes, score: bytes, member: bytes) -> int:
         self._zrem(key, member)
@@ -171,14 +192,6 @@ class _Pipeline:
         """Do all that was asked for."""
         calls, self._calls = self._calls, []
         return [call() for call in calls]
-
-
-def _bytes(value: str | bytes | float) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, float):
-        value = f"{value:.17g}"  # as a server hands on Lua's numbers
-    return str(value).encode()
 
 
 def _reply(value: Any) -> Any:

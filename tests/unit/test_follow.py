@@ -438,3 +438,18 @@ async def test_damage_in_a_stream_does_not_reach_a_follower(given: World) -> Non
     given.runner.end(run_id)
     await follower.end()
     assert follower.texts == texts(5)
+
+
+async def test_an_end_behind_which_a_follower_is_already_is_told(given: World) -> None:
+    """Redis was emptied, and filled again from a file that was begun anew: all there is of it is the end."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(3))
+    follower = given.follow()
+    await follower.has(texts(3))
+    log = given.runner.runs[run_id].logs[-1]
+    log.raw.clear()
+    log.lines.clear()
+    await flush(given)
+    given.runner.end(run_id)
+    await follower.end()
+    assert (follower.texts, follower.kinds[-2:]) == (texts(3), ["gap", "complete"])

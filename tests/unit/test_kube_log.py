@@ -131,6 +131,16 @@ async def test_a_file_begun_anew_while_nobody_read_it_is_a_gap() -> None:
     assert lines[2].id.next() == lines[3].id
 
 
+@pytest.mark.parametrize("state", ["running", "terminated"])
+async def test_a_last_line_that_is_alone_in_its_file_does_not_hide_what_is_missing_before_it(state: str) -> None:
+    """It has no newline, so that it is told once the file has come to its end; the gap comes before it, once."""
+    last: Sequence[bytes | None] = [raw(5)[:-1]]
+    kubelet = Kubelet(("running", [raw(1, 2), None]), (state, last), *[("terminated", last)] * 2)
+    lines = await recorded(kubelet)
+    assert told(lines) == [*texts(1, 2), "-", *texts(5)]
+    assert lines[2].id.next() == lines[3].id
+
+
 async def test_a_file_begun_anew_while_it_was_read_is_none() -> None:
     """The last line that is known is in it, or it goes on within one reading."""
     kubelet = Kubelet(("running", [raw(1, 2), raw(3), None]), *twice(3, 4))
@@ -159,6 +169,8 @@ SILENCE = [b""] * 3
         ([[raw(1, 2)[:-5], b"begins 3", b"", *SILENCE, None], [raw(3)]], [*texts(1), "li", *texts(3)]),
         # But then it is, if it was cut before it said anything.
         ([[raw(1, 2), b"begins 0", b"", *SILENCE, None], [b"", None], [raw(3)]], [*texts(1, 2), "-", *texts(3)]),
+        # It was silent from its beginning: that may be in any file.
+        ([[raw(1, 2), None], [b"begins 4", b"", *SILENCE, None], [raw(4)]], [*texts(1, 2), "-", *texts(4)]),
         # Another one was begun before that was read.
         ([[raw(1, 2), b"begins 3", b"", *SILENCE, None], [b"begins 5", raw(5)]], [*texts(1, 2), "-", *texts(5)]),
         # It is only late: what comes is taken as it comes.
@@ -321,6 +333,13 @@ async def test_a_log_that_was_followed_to_its_end_is_whole(
     batches = [logs.read(kubelet, "/pods", pod, log, nothing) for pod in (RUNS, HAS_RUN)[: len(readings)]]
     batches.append(logs.rest(log, nothing))
     assert told([line for some in batches async for batch in some for line in batch]) == expected
+
+
+async def test_an_empty_file_that_was_followed_to_its_end_does_not_tell_what_was_before_it() -> None:
+    """Who began with it does not know whether it is the next one: there may have been others."""
+    log, nothing = logs.Log(at(2)), logs.Kept(None, RUN_ID, 1)
+    batches = [logs.read(Kubelet(("running", [b""])), "/pods", RUNS, log, nothing), logs.rest(log, nothing)]
+    assert told([line for some in batches async for batch in some for line in batch]) == ["-"]
 
 
 async def test_a_recorder_that_is_ended_takes_what_is_there_for_the_whole_log() -> None:

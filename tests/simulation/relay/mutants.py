@@ -1,0 +1,53 @@
+"""The way of the logs broken on purpose: what the histories have to find out, and where each was last found."""
+
+from common import feed, follow, pages, pump, reader
+from common.kube import log
+from common.streams import Streams
+from tests.simulation.mutants import Mutant
+
+MUTANTS = {
+    # Ids, keys and cursors.
+    "lines are appended whatever is on top": Mutant(1, scripts={"append": {"if top ~= ARGV[1] then": "if false then"}}),
+    "attempts share a stream": Mutant(1, {Streams._key: {"{part}": "{part if isinstance(part, str) else 1}"}}),
+    "a cursor's attempt is not looked at": Mutant(
+        23, {follow._Follower.opening: {"Place(after.attempt, after.line)": "Place(feed.top.attempt, after.line)"}}
+    ),
+    "a cursor is applied to another run": Mutant(
+        41, {follow._Follower.opening: {"after.run_id == feed.run_id and ": ""}}
+    ),
+    "a follower is not resumed at its cursor": Mutant(
+        0, {follow._Follower.opening: {"self._place = Place(after.attempt, after.line)": "pass"}}
+    ),
+    # What Redis has lost, or let go of.
+    "a pump does not read again after a mismatch": Mutant(1, {pump.Pump._append: {"if real < top:": "if False:"}}),
+    "a silent pump does not see that Redis was emptied": Mutant(
+        9, {pump.Pump._over: {"if ended or real < top": "if ended"}}
+    ),
+    "a reader does not go on where Redis begins": Mutant(
+        69, {reader.Reader._read_redis: {"if chunk.trimmed > self.top:": "if False:"}}
+    ),
+    "a window forgets that lines fell out of it": Mutant(0, {reader.Window.add: {"self.base = oldest.last": "pass"}}),
+    "what Redis has let go of is passed over": Mutant(
+        0, {pages.Pages._page: {"if page := await self._from_runner(attempt, since, trimmed):": "if page := ():"}}
+    ),
+    # Gaps.
+    "the end of a log that went with its pod is no gap": Mutant(
+        1, {log.rest: {"if kept.whole or log.ended or": "if True or"}}
+    ),
+    "what is lost of a past attempt is not told": Mutant(
+        1, {feed.Feed.after: {"[] if found.lost is None else [found.lost]": "[]"}}
+    ),
+    # The archive. That one which goes away half-way is not taken for whole is shown in test_kube_log, as are a file's
+    # only line and where a hole's gap stands: each takes thousands of histories.
+    "the archive is not asked": Mutant(18, {log.Kept.lines: {"while self._archive is not None:": "while False:"}}),
+    # Ends.
+    "the end is written for a log that is gone": Mutant(
+        10, {pump.Pump._pass: {"if top == ZERO and not": "if False and not"}}
+    ),
+    "an end comes before the last lines": Mutant(
+        0, {follow._Follower.frames: {"if self._place < feed.top:": "if self._place < feed.top and not feed.finished:"}}
+    ),
+    "the boundary of attempts is not told": Mutant(
+        1, {feed.Feed.after: {"[*lost, self._restart(attempt + 1)]": "[*lost]"}}
+    ),
+}
