@@ -15,7 +15,6 @@ from tests.simulation.relay.world import Server, World
 _ALL = frozenset({"log", "status", "progress"})
 _AGAIN_SECONDS = 0.5
 _ROOM = 2  # frames that are on their way to a follower
-_HEARTBEAT_SECONDS = 5.0
 
 everything = Query(
     run_id=None,
@@ -24,7 +23,6 @@ everything = Query(
     types=_ALL,
     transport="sse",
     follow=True,
-    heartbeat_seconds=_HEARTBEAT_SECONDS,
 )
 
 

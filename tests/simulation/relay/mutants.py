@@ -45,7 +45,10 @@ MUTANTS = {
         10, {pump.Pump._pass: {"if top == ZERO and not": "if False and not"}}
     ),
     "an end comes before the last lines": Mutant(
-        0, {follow._Follower.frames: {"if self._place < feed.top:": "if self._place < feed.top and not feed.finished:"}}
+        0, {follow._Follower.near: {"and place < top:": "and place < top and not feed.finished:"}}
+    ),
+    "what came while a client was slow is not looked at": Mutant(
+        0, {follow.Followers._run: {"or seen != feed.changes:": "or False:"}}
     ),
     "the boundary of attempts is not told": Mutant(
         1, {feed.Feed.after: {"[*lost, self._restart(attempt + 1)]": "[*lost]"}}
