@@ -21,6 +21,7 @@ from tests.unit import samples
 if TYPE_CHECKING:
     import aiohttp
 
+_STALL_SECONDS = 1.0
 _CHUNK_BYTES = (1 << 20, 1 << 20, 1000, 70)
 
 
@@ -119,13 +120,20 @@ class Cluster:
         jobs: by run, in the order of their beginnings.
         away: nobody gets an answer.
         unsettled: when somebody last got none.
+        stalls: when what a kubelet had sent of a followed log was on its way for long.
     """
 
     def __init__(self, steps: Steps, rng: random.Random, away: float) -> None:
         self.jobs: dict[str, JobState] = {}
         self.away = False
         self.unsettled = -1e9
+        self.stalls: list[tuple[float, float]] = []
         self._steps, self._rng, self._chance = steps, rng, away
+
+    @property
+    def time(self) -> float:
+        """Seconds since the beginning."""
+        return self._steps.time
 
     def calm(self) -> None:
         """From now on it answers."""
@@ -220,7 +228,12 @@ class _Followed:
         """The next piece; none at the end."""
         async with asyncio.timeout(_SILENT_SECONDS):
             piece = await self._following.next(self._cluster.most)
-        await self._cluster.piece(self._process)
+        begun = self._cluster.time
+        try:
+            await self._cluster.piece(self._process)
+        finally:
+            if self._cluster.time - begun > _STALL_SECONDS:
+                self._cluster.stalls.append((begun, self._cluster.time))
         return piece
 
 

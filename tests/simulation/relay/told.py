@@ -264,7 +264,7 @@ class Told:
         if not self._log:
             return
         if self._gap is None:
-            if self._looks_like_the_first(first, end):
+            if self._looks_like_the_first(first, end) or self._were_stalled(first, end):
                 return
             self._break(f"lines {first} to {end - 1} are missing, and no gap says so")
         elif held := {index: who for index, who in self._gap.held.items() if first <= index < end}:
@@ -278,6 +278,18 @@ class Told:
         said = self._world.ledger.runs[self.run_id][self.attempt - 1]
         kept = self._world.weather.archive and any(line.archived is not None for line in said.lines[:end])
         return said.begins_a_file(end) and not kept and (first == 0 or self._world.redis.emptied > 0)
+
+    def _were_stalled(self, first: int, end: int) -> bool:
+        """A limit that is not mended: what was on its way for longer than a kubelet is waited for counts as never sent.
+
+        A reader who sees another file, and hears nothing of this one for some ticks, leaves it; what is still on its
+        way then, as one connection stands still and another does not, is missing without a word (common/kube/log.py).
+        """
+        said = self._world.ledger.runs[self.run_id][self.attempt - 1]
+        stalls, is_cut = self._world.cluster.stalls, said.begins_a_file(end)
+        return is_cut and all(
+            any(begun - 1 <= line.at <= ended for begun, ended in stalls) for line in said.lines[first:end]
+        )
 
     def _break(self, what: str) -> NoReturn:
         raise Broken(f"{self.name} at {self.run_id}.{self.attempt}, line {self.next}: {what}")
