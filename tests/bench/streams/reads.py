@@ -1,7 +1,8 @@
 """Reads against what there is: status, active and a page of the history beside 10 to 100,000 runs; a log's tail.
 
 One server for each size stands beside the others, with keys of its own in the same Redis; they are asked in turn.
-What is compared is ours with ours, the larger with the smallest: that stands in the column of the bare one.
+What is compared is ours with ours, the larger with the smallest: that stands in the column of the bare one. Answers are
+counted for a second of the server's core, which others may want as well.
 """
 
 import json
@@ -27,7 +28,7 @@ _SHELVES = "tests.bench.streams.shelves"
 
 
 def rows(stage: Stage, rounds: int, say: Say) -> Iterator[Row]:
-    """Answers a second and milliseconds an answer, the larger beside the smallest."""
+    """Answers of a CPU second and milliseconds an answer, the larger beside the smallest."""
     rates: dict[tuple[str, int], list[Measured]] = {(path, runs): [] for path in _PATHS for runs in _SIZES}
     tails: dict[int, list[float]] = {runs: [] for runs in _SIZES}
     with ExitStack() as stack:
@@ -52,10 +53,10 @@ def rows(stage: Stage, rounds: int, say: Say) -> Iterator[Row]:
 def _rate_rows(rates: Mapping[tuple[str, int], Sequence[Measured]]) -> Iterator[Row]:
     for path in _PATHS:
         for runs in LARGER:
-            some, few = ([one.rate for one in rates[path, size]] for size in (runs, SMALL))
+            some, few = ([one.rate / one.cores["server"] for one in rates[path, size]] for size in (runs, SMALL))
             what = f"GET {path}, {runs:,} runs beside {SMALL}"
             void = _void([*rates[path, runs], *rates[path, SMALL]])
-            yield Row(what, "1/s", some, few, _FLAT, at_most=False, void=void)
+            yield Row(what, "1/CPU s", some, few, _FLAT, at_most=False, void=void)
 
 
 def _void(measured: Sequence[Measured]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from tests.bench.streams.connections import question
 from tests.bench.streams.fanout import generator_busy, held_percent, saturated_void, void
 from tests.bench.streams.followers import Turn, ages_ms, arrived, sampled
+from tests.bench.streams.ingest import waited
 
 TURN = Turn(
     seconds=4.0,
@@ -77,6 +78,12 @@ def test_a_server_that_is_late_voids() -> None:
     assert void({"ours": [late], "bare": [TURN]}) == "ours took 95% of its core, and sends batches as one"
     assert saturated_void({"ours": [late], "bare": [TURN]}) == "bare took 40% of its core only"
     assert saturated_void({"ours": [late], "bare": [late]}) == ""
+
+
+def test_appending_that_waited_voids_the_clock() -> None:
+    """Whoever appends, or Redis, always has work: a core that they did not take was somebody else's."""
+    assert waited([0.5, 0.9, 0.8]) == ""
+    assert waited([0.5, 0.4, 0.8]) == "they took 50% of a core: others had it"
 
 
 def test_the_request_of_a_follower() -> None:
