@@ -21,7 +21,7 @@ MUTANTS = {
     # What Redis has lost, or let go of.
     "a pump does not read again after a mismatch": Mutant(1, {pump.Pump._append: {"if real < top:": "if False:"}}),
     "a silent pump does not see that Redis was emptied": Mutant(
-        9, {pump.Pump._over: {"if ended or real < top": "if ended"}}
+        981, {pump.Pump._over: {"if ended or real < top": "if ended"}}
     ),
     "a reader does not go on where Redis begins": Mutant(
         69, {reader.Reader._read_redis: {"if chunk.trimmed > self.top:": "if False:"}}
