@@ -80,10 +80,9 @@ class Feed:
         return self._failure or self._reader.failure
 
     @property
-    def finishing(self) -> bool:
-        """Both the log and the run are over; at most the last look is missing."""
-        ended = self.status.status.terminal or self.status.status is State.UNKNOWN
-        return self._reader.ended.is_set() and ended
+    def over(self) -> bool:
+        """The run is, as far as can be told; some of its log may still be on its way."""
+        return self.status.status.terminal or self.status.status is State.UNKNOWN
 
     async def ready(self) -> None:
         """Wait until it is known where the log's newest line is."""
@@ -203,7 +202,7 @@ class Feed:
         while not self.finished:
             ended = self._reader.ended.is_set()  # only a look that began after the last line sees the last state
             await self._look()
-            if ended and self.finishing:
+            if ended and self.over and self._reader.ended.is_set():  # it may have found a further attempt
                 self.finished = True
                 self.announce()
             elif ended:

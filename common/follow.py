@@ -146,7 +146,7 @@ class Followers:
                         for notice in follower.last():
                             yield notice
                         return
-                    if not query.follow and not feed.finishing:
+                    if not query.follow and not feed.over:  # of what is over there is an end to be told
                         return
                     if told != feed.beats:
                         told = feed.beats

@@ -453,3 +453,15 @@ async def test_an_end_behind_which_a_follower_is_already_is_told(given: World) -
     given.runner.end(run_id)
     await follower.end()
     assert (follower.texts, follower.kinds[-2:]) == (texts(3), ["gap", "complete"])
+
+
+async def test_what_is_over_is_told_to_its_end(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also without following, and where somebody has said that he relays the log, and has died before he did."""
+    monkeypatch.setattr("common.streams._PUMP_SECONDS", 1)
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(3))
+    given.runner.end(run_id)
+    await given.processes[0].streams.pumping(run_id, "another", insist=True)
+    follower = given.follow(run_id=run_id, follow=False)
+    await follower.end()
+    assert (follower.texts, follower.kinds) == (texts(3), ["status", "log", "complete"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common import follow, reader
-from common.events import encode
+from common.events import Encoded, encode_lines
 from common.frames import Lines
 from common.streams import Streams
 from tests.unit.logs import World, asks, eventually
@@ -74,11 +74,12 @@ async def test_ten_followers_are_one_reader(given: World, served: Served, monkey
     """Of a live run, over every transport: its log is read once, and each line made into JSON once."""
     encoded: Counter[str] = Counter()
 
-    def count(event: dict[str, Any]) -> bytes:
-        encoded[event["id"]] += event["type"] == "log"
-        return encode(event)
+    def count(*batch: Any) -> list[Encoded]:
+        found = encode_lines(*batch)
+        encoded.update(event.id for event in found)
+        return found
 
-    monkeypatch.setattr("common.web.transports.encode", count)
+    monkeypatch.setattr("common.web.transports.encode_lines", count)
     run_id = given.runner.start()
     ways = [over_sse, over_ndjson, over_websocket] * 3
     others = [asyncio.create_task(way(served)) for way in ways]
