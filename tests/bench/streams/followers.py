@@ -26,6 +26,8 @@ from tests.bench.streams.writer import Pace
 _SAMPLES = 20
 _AT_ONCE = 64
 _ACCEPT_SECONDS = 120
+_QUIET_SECONDS, _PAUSE_SECONDS = 10.0, 0.5
+_EVEN = 0.99
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Turn:
 
     Attributes:
         lines: that arrived, at all fast followers together.
-        each: lines that arrived at one of them on average.
+        behind: fast followers that have got less than others by the time that nothing comes any more.
         ages_ms: how old lines were when they arrived: the median, and what 99 of 100 are below.
         cores: share of a core that each process used, this one as `load`.
         memory_mb: the server's resident memory before anybody came, with all connected, and at the end.
@@ -68,7 +70,7 @@ class Turn:
 
     seconds: float
     lines: float
-    each: float
+    behind: int
     ages_ms: tuple[float, float]
     cores: Mapping[str, float]
     memory_mb: tuple[float, float, float]
@@ -108,6 +110,7 @@ async def measure(asked: Asked) -> Turn:
         seconds, cores = clock.read()
         after = _counts(followers)
         memory.append(server.memory_info().rss)
+    await _quiet(followers)
     ages = [age for sample, begin in zip(_samples(followers), before[2], strict=True) for age in sample.ages[begin:]]
     cut = sum(one.cut for one in followers) + sum(one.cut for one in slow)
     lines = arrived(before, after)
@@ -118,7 +121,7 @@ async def measure(asked: Asked) -> Turn:
     return Turn(
         seconds,
         lines,
-        lines / asked.followers,
+        behind([one.bytes for one in followers]),
         ages_ms(ages),
         cores,
         (before_mb, idle_mb, active_mb),
@@ -137,11 +140,26 @@ def arrived(before: _Counts, after: _Counts) -> float:
     return (after[0] - before[0]) * told / in_bytes if in_bytes else 0.0
 
 
+def behind(received: Sequence[int]) -> int:
+    """How many have received less than others; what they were greeted with may differ a little."""
+    return sum(each < _EVEN * max(received) for each in received)
+
+
 def ages_ms(ages: Sequence[int]) -> tuple[float, float]:
     """The median and the 99th of 100, of nanoseconds."""
     if not ages:
         return math.inf, math.inf
     return median(ages) / 1e6, sorted(ages)[len(ages) * 99 // 100] / 1e6
+
+
+async def _quiet(followers: Sequence[Follower]) -> None:
+    """Wait until nothing comes any more, for a bounded time."""
+    before, received = -1, 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_QUIET_SECONDS):
+            while before != received:
+                before, received = received, sum(one.bytes for one in followers)
+                await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def sampled(followers: int) -> range:

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from tests.bench.streams.connections import question
 from tests.bench.streams.fanout import generator_busy, held_percent, saturated_void, void
-from tests.bench.streams.followers import Turn, ages_ms, arrived, sampled
+from tests.bench.streams.followers import Turn, ages_ms, arrived, behind, sampled
 from tests.bench.streams.ingest import waited
 
 TURN = Turn(
     seconds=4.0,
     lines=80_000.0,
-    each=800.0,
+    behind=0,
     ages_ms=(5.0, 20.0),
     cores={"load": 0.3, "redis": 0.1, "writer": 0.1, "server": 0.4},
     memory_mb=(50.0, 60.0, 61.0),
@@ -54,9 +54,14 @@ def test_deliveries_of_a_cpu_second() -> None:
 
 
 def test_what_is_held() -> None:
-    """20 lines each 0.1 s were written; a follower that was cut holds nothing."""
-    assert held_percent(TURN, (20, 0.1)) == 100
-    assert held_percent(replace(TURN, cut=1), (20, 0.1)) == 0
+    """Who was cut is behind the others as well, and is counted once."""
+    assert held_percent(TURN, 100) == 100
+    assert held_percent(replace(TURN, cut=1, behind=3), 100) == 97
+
+
+def test_who_is_behind() -> None:
+    """A greeting more or less is nothing, a batch is."""
+    assert behind([100_000, 99_900, 92_000]) == 1
 
 
 def test_a_busy_generator_voids() -> None:
