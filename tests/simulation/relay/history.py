@@ -30,7 +30,7 @@ class History:
     def __init__(self, world: World) -> None:
         self.world = world
         self._clients: list[Client] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks: list[asyncio.Task[None]] = []
 
     async def play(self) -> None:
         """Weather, then calm, then fresh followers."""
@@ -41,7 +41,7 @@ class History:
         disturber = asyncio.create_task(world.disturb(horizon))
         running = asyncio.create_task(self._runs())
         for number in range(weather.followers):
-            self._tasks.append(asyncio.create_task(self._comes(number, rng.random() * horizon)))
+            self.tasks.append(asyncio.create_task(self._comes(number, rng.random() * horizon)))
         await running
         await disturber
         world.calm()
@@ -51,7 +51,7 @@ class History:
         ):
             run_id = rng.choice(world.ledger.order)
             client = Client(f"f{number} late", world, replace(query, run_id=run_id), patient=True)
-            self._tasks.append(asyncio.create_task(self._follow(client)))
+            self.tasks.append(asyncio.create_task(self._follow(client)))
         await self._ends("the fresh ones")
         if not world.ledger.grows():
             world.broken.append("the history's own ids are in no order")
@@ -76,7 +76,7 @@ class History:
         self.world.steps.note(client.name, f"has all: {client.told.lines} lines, {client.told.gaps} gaps")
 
     async def _ends(self, who: str) -> None:
-        done, left = await asyncio.wait(self._tasks, timeout=_PATIENCE_SECONDS)
+        done, left = await asyncio.wait(self.tasks, timeout=_PATIENCE_SECONDS)
         for task in done:
             task.result()
         if left:
@@ -101,8 +101,9 @@ def play(seed: int | str, store: Any, scripts: Callable[[str, str], str] | None 
             world.redis.scripts = scripts
         world.steps.note("world", f"seed {seed}: {weather}")
         with in_virtual_time(weather), world.watched():
+            history = History(world)
             try:
-                await History(world).play()
+                await history.play()
             except Exception as error:
                 world.broken.append(f"{error}" if isinstance(error, AssertionError) else f"not handled: {error!r}")
                 world.steps.note("world", "".join(traceback.format_exception(error)))
@@ -110,6 +111,9 @@ def play(seed: int | str, store: Any, scripts: Callable[[str, str], str] | None 
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
             await asyncio.sleep(30)
+            for task in history.tasks:
+                if task.done() and not task.cancelled():
+                    task.exception()  # or asyncio reports it whenever this is tidied up, be it in another test
         return world
 
     with tempfile.TemporaryDirectory(prefix="relay-") as directory:
