@@ -81,16 +81,8 @@ class Http1(HttpToolsProtocol):
             self._late = None
 
     def _is_late(self) -> None:
-        cycle = cast("RequestResponseCycle | None", self.cycle)
-        if cycle is None or cycle.response_complete:
-            return self._refuse_late()
-        if not cycle.more_body:  # what came is of a next request, which has to wait all the same
-            return self._await()
-        if cycle.response_started:
-            return self.transport.abort()
-        self._refuse_late()
-
-    def _refuse_late(self) -> None:
+        if (cycle := self._answering()) and not cycle.more_body:
+            return self._await()  # what came is of a next request, which has to wait all the same
         detail = f"A request has to be here whole within {_WHOLE_SECONDS:g} seconds. Send it again, in one go."
         self._refuse(problem(408, "too-slow", "Too slow", detail))
 
@@ -98,9 +90,15 @@ class Http1(HttpToolsProtocol):
         detail = f"The request line and headers together may have {HEAD_BYTES} bytes. Send less of them."
         self._refuse(problem(431, "head-too-long", "Head too long", detail))
 
+    def _answering(self) -> RequestResponseCycle | None:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return None if cycle is None or cycle.response_complete else cycle
+
     def _refuse(self, answer: Problem) -> None:
         if self._refused or self.transport.is_closing():
             return
+        if (cycle := self._answering()) and cycle.response_started:  # a refusal would be read as a part of that answer
+            return self.transport.abort()
         self._refused = True
         self._await_no_more()
         answer.headers["connection"] = "close"

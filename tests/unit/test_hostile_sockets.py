@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -117,6 +117,22 @@ async def test_a_stream_may_last(given: World, served: Served) -> None:
         await reader.readuntil(b"event: complete")
         await reader.readuntil(b"0\r\n\r\n")
         assert await refusal(reader) == (408, "too-slow")
+    await is_well(served)
+
+
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\nX: %b" % (b"x" * HEAD_BYTES), b"\x00\x01 no HTTP\r\n\r\n"])
+async def test_nothing_is_said_in_the_middle_of_an_answer(given: World, served: Served, said: bytes) -> None:
+    """Who sends what is no request while it is answered is cut: a refusal would be read as a part of the stream."""
+    given.runner.start()
+    async with connected(served) as (reader, writer):
+        writer.write(b"GET %b?types=log HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n" % STREAM)
+        await reader.readuntil(b"event: status")
+        writer.write(said)
+        rest = b""
+        with suppress(ConnectionError):
+            while part := await reader.read(1000):
+                rest += part
+        assert b"HTTP/1.1" not in rest
     await is_well(served)
 
 
