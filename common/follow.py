@@ -180,6 +180,8 @@ class _Follower:
         level: what `near` has found is all that there was to be told.
     """
 
+    __slots__ = ("_feed", "_logs", "_place", "_told", "_types", "level")
+
     def __init__(self, feed: Feed, types: frozenset[str]) -> None:
         self._feed = feed
         self._types = types

@@ -102,10 +102,18 @@ def wants(call: Call[StreamQuery, Any], transport: Transport) -> Query:
         run_id=asked.run_id,
         after=_after(call.connection, asked),
         tail=asked.tail,
-        types=frozenset(asked.types.split(",") if asked.types else types),
+        types=_shared(frozenset(asked.types.split(",") if asked.types else types)),
         transport=transport,
         follow=asked.follow,
     )
+
+
+_SETS: dict[frozenset[str], frozenset[str]] = {}
+
+
+def _shared(types: frozenset[str]) -> frozenset[str]:
+    """The same set for all who want the same; there are seven."""
+    return _SETS.setdefault(types, types)
 
 
 # Proxies must neither keep, nor collect, nor compress what is meant to arrive at once.
