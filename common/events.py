@@ -9,7 +9,6 @@ of the same nanosecond; a forced id is one that does not agree with its line's o
 import base64
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
 
@@ -21,7 +20,8 @@ from common.names import RUN_ID
 
 _TIES = 1_000
 _MAX_SEQ = 1_000_000 * _TIES  # of one millisecond; what a forced id may run over
-_LINE_ID = re.compile(r"[01]?[0-9]{1,14}-[0-9]{1,19}")  # to the year 8307: what is beyond 9999 would be no time
+_MS, _SEQ = r"[01]?[0-9]{1,14}", r"[0-9]{1,19}"  # to the year 8307: what is beyond 9999 would be no time
+_LINE_ID = re.compile(rf"({_MS})-({_SEQ})")
 
 
 class LineId(NamedTuple):
@@ -40,10 +40,10 @@ class LineId(NamedTuple):
         Raises:
             ValueError: it does not spell one.
         """
-        if _LINE_ID.fullmatch(text) is None:
+        found = _LINE_ID.fullmatch(text)
+        if found is None:
             raise ValueError(f"not a line id: {text!r}")
-        ms, _, seq = text.partition("-")
-        return cls(int(ms), int(seq))
+        return cls(int(found[1]), int(found[2]))
 
     @classmethod
     def of_time(cls, at_ns: int) -> Self:
@@ -70,8 +70,7 @@ _LETTERS = {"stdout": "o", "stderr": "e", GAP: "g"}
 _STREAMS = {letter.encode(): stream for stream, letter in _LETTERS.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line of a run's log; `text` is what the container wrote, without its newline.
 
     One of the stream `gap` stands where nobody could read what there was; its text says why, in words.
@@ -107,7 +106,7 @@ class Place(NamedTuple):
     line: LineId
 
 
-CURSOR = re.compile(rf"({RUN_ID.pattern})\.([1-9][0-9]{{0,5}})\.({_LINE_ID.pattern}|end)")
+CURSOR = re.compile(rf"({RUN_ID.pattern})\.([1-9][0-9]{{0,5}})\.({_MS}-{_SEQ}|end)")
 NO_CURSOR = "not a cursor; pass the id of an event exactly as it was received"
 
 

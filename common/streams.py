@@ -224,7 +224,7 @@ def _chunk(entries: Sequence[_Entry], after: LineId) -> Chunk:
             return Chunk(lines, after, ended=True)
         after = _id(entry_id)
         own = fields.get(b"n", b"")
-        at_ns = int(own) if _NANOSECONDS.fullmatch(own) else after.ms * 1_000_000 + after.seq // 1_000
+        at_ns = int(own) if own and _NANOSECONDS.fullmatch(own) else after.ms * 1_000_000 + after.seq // 1_000
         text = fields.get(b"t", b"").replace(b"\n", b" ")  # no log has any in a line, and text would tell two
         lines.append(Line(after, at_ns, stream_of(fields.get(b"s", b"")), text))
     return Chunk(lines, after, ended=False)
