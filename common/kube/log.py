@@ -133,6 +133,8 @@ class Log:
         self.ended, self.tail = seen and self.is_known and not left_out, self.rest()
         if seen and len(left_out) == 1:
             (self.following,) = left_out
+        elif self.ended:  # the pod may not say yet that it has: whoever reads once more goes on from here
+            self.following, self.seen = ZERO, time.monotonic()
 
     def left_out(self) -> list[LineId]:
         """What the files begin with that were seen and that no reading has come to, in order."""

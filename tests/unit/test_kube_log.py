@@ -437,3 +437,25 @@ async def test_an_archive_that_is_away_is_needed_only_for_what_the_file_does_not
         assert told([line async for batch in runner.lines(RUN_ID, 1, at(2)) for line in batch]) == texts(3)
         with pytest.raises(Unavailable, match="away"):
             await anext(runner.lines(RUN_ID, 1))
+
+
+async def test_a_second_look_at_a_file_that_is_empty_is_no_loss() -> None:
+    """Followed to its end before the pod says that it has one, and read again then: the first look still counts."""
+
+    class Emptied(Api):
+        contents = iter([[raw(1, 2)], [], [], []])
+
+        async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
+            if "limitBytes" not in query:
+                for chunk in next(self.contents):
+                    yield chunk
+
+    api, log, kept, found = Emptied(), logs.Log(), logs.Kept(None, RUN_ID, 1), []
+    states: list[Object] = [{"running": {}}, {"running": {}}, {"terminated": {"exitCode": 0}}]
+    for state in states:
+        pod = a_pod(**state)
+        pod["metadata"]["name"] = "x"
+        found += [line async for batch in logs.read(api, "/pods", pod, log, kept) for line in batch]
+    assert log.complete
+    found += [line async for batch in logs.rest(log, kept) for line in batch]
+    assert told(found) == texts(1, 2)
