@@ -159,7 +159,7 @@ def line_event(run_id: str, attempt: int, line: Line, before: LineId) -> dict[st
     data: dict[str, Any] = {"line": line.text.decode("utf-8", "replace"), "stream": line.stream}
     own = line_time(line.text)
     data["timestamp_source"] = "runtime" if own is None else "line"
-    if "�" in data["line"] and not _is_utf8(line.text):
+    if "�" in data["line"] and _utf8(line.text) is None:
         data["base64"] = base64.b64encode(line.text).decode("ascii")
     return event("log", cursor, data, own or format_time(line.at_ns))
 
@@ -184,11 +184,8 @@ def encode_lines(run_id: str, attempt: int, lines: Iterable[Line], behind: LineI
     found = []
     for line in lines:
         cursor = f"{place}{line.id.ms}-{line.id.seq}"
-        try:
-            if line.stream == GAP:
-                raise ValueError  # nor is it a line
-            text = to_json(line.text.decode())
-        except ValueError:
+        text = None if line.stream == GAP else _utf8(line.text)
+        if text is None:
             told = line_event(run_id, attempt, line, behind)
             found.append(Encoded(told["id"], told["type"], encode(told)))
         else:
@@ -196,7 +193,7 @@ def encode_lines(run_id: str, attempt: int, lines: Iterable[Line], behind: LineI
             head = f'{{"id":"{cursor}{middle}{own or format_time(line.at_ns)}","data":{{"line":'
             source = "runtime" if own is None else "line"
             rest = f',"stream":"{line.stream}","timestamp_source":"{source}"}}}}'
-            found.append(Encoded(cursor, "log", head.encode() + text + rest.encode()))
+            found.append(Encoded(cursor, "log", head.encode() + to_json(text) + rest.encode()))
         behind = line.id
     return found
 
@@ -229,9 +226,8 @@ def utc(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def _is_utf8(text: bytes) -> bool:
+def _utf8(text: bytes) -> str | None:
     try:
-        text.decode("utf-8")
+        return text.decode("utf-8")
     except UnicodeDecodeError:
-        return False
-    return True
+        return None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from common.events import Line, LineId
     from common.models import Progress
+    from common.runner import Batches
 
 WHOLE = "Archive-Whole"  # a header of a page: `true` where what is kept is the whole log
 _CALL_SECONDS = 10
@@ -101,6 +102,34 @@ class ArchiveClient:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise Unavailable("archive", f"The archive cannot be reached: {reason}") from error
+
+
+class Kept:
+    """What a recorder has kept of an attempt's log; nothing where there is no archive.
+
+    Attributes:
+        whole: what was read to its end was all of the log.
+    """
+
+    def __init__(self, archive: ArchiveClient | None, run_id: str, attempt: int) -> None:
+        self._archive = archive
+        self._run_id = run_id
+        self._attempt = attempt
+        self.whole = False
+
+    async def lines(self, after: "LineId") -> "Batches":
+        """What is kept behind a line.
+
+        Raises:
+            Unavailable: the archive does not answer.
+        """
+        while self._archive is not None:
+            page = await self._archive.page(self._run_id, self._attempt, after)
+            if not page.lines:
+                self.whole = page.whole  # not before: who is cut off from the archive on the way has not read it
+                return
+            yield page.lines
+            after = page.lines[-1].id
 
 
 @contextmanager

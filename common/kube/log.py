@@ -20,7 +20,7 @@ from common.cri import LINE_BYTES, Growing, RawLine, parse_time
 from common.errors import Unavailable
 from common.events import GAP, ZERO, Line, LineId, number
 from common.kube import objects, reading
-from common.kube.archive import ArchiveClient
+from common.kube.archive import Kept
 from common.kube.transport import Api, Object
 from common.metrics import LINES_LOST
 from common.runner import Batches
@@ -136,6 +136,10 @@ class Log:
         elif self.ended:  # the pod may not say yet that it has: whoever reads once more goes on from here
             self.following, self.seen = ZERO, time.monotonic()
 
+    def joined(self, following: LineId | None) -> LineId | None:
+        """What is still to follow; None once this process has slept: a file that was empty may have come and gone."""
+        return None if following == ZERO and time.monotonic() - self.seen > _ROTATION_SECONDS else following
+
     def left_out(self) -> list[LineId]:
         """What the files begin with that were seen and that no reading has come to, in order."""
         return [first for first in self.ahead if first > self.told]
@@ -168,34 +172,6 @@ class Log:
         if numbered:
             self._last = numbered[-1].id
         return numbered
-
-
-class Kept:
-    """What a recorder has kept of an attempt's log; nothing where there is no archive.
-
-    Attributes:
-        whole: what was read to its end was all of the log.
-    """
-
-    def __init__(self, archive: ArchiveClient | None, run_id: str, attempt: int) -> None:
-        self._archive = archive
-        self._run_id = run_id
-        self._attempt = attempt
-        self.whole = False
-
-    async def lines(self, after: LineId) -> Batches:
-        """What is kept behind a line.
-
-        Raises:
-            Unavailable: the archive does not answer.
-        """
-        while self._archive is not None:
-            page = await self._archive.page(self._run_id, self._attempt, after)
-            if not page.lines:
-                self.whole = page.whole  # not before: who is cut off from the archive on the way has not read it
-                return
-            yield page.lines
-            after = page.lines[-1].id
 
 
 async def begin(log: Log, kept: Kept) -> Batches:
@@ -304,13 +280,11 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
     """What is new in one reading of the file."""
     log.begin()
     opened = begun = False
-    following, log.following = log.following, None  # of this reading only
+    following, log.following = log.joined(log.following), None  # of this reading only
     tail, log.joins = log.tail, following == ZERO
     async for chunk in chunks:
         if not opened:
-            opened = True
-            if following == ZERO and time.monotonic() - log.seen > _ROTATION_SECONDS:
-                following = None  # this process has slept: the file that was empty may have been filled, and left
+            opened, following = True, log.joined(following)
             log.joins = following == ZERO
         if log.doubted is not None:
             doubted, log.doubted = log.doubted, None

@@ -16,7 +16,7 @@ from common.errors import Conflict, Unavailable
 from common.events import ZERO
 from common.jobs import Holder, Job, Lease
 from common.kube import objects, reading, tasks
-from common.kube.archive import ArchiveClient
+from common.kube.archive import ArchiveClient, Kept
 from common.kube.objects import HEAD, ROLE, RUN_ID
 from common.kube.paths import Paths
 from common.kube.transport import Api, Object
@@ -189,7 +189,7 @@ class KubernetesRunner:
             return
         from common.kube import log as logs
 
-        log, kept = logs.Log(after), logs.Kept(self._archive, run_id, attempt)
+        log, kept = logs.Log(after), Kept(self._archive, run_id, attempt)
         async for lines in logs.begin(log, kept):
             yield lines
         if kept.whole:

@@ -17,6 +17,7 @@ from common.connection import Connection
 from common.events import ZERO, LineId
 from common.kube import beside, reading
 from common.kube import log as logs
+from common.kube.archive import Kept
 from common.kube.paths import Paths
 from common.kube.transport import Api
 from common.observe import configure_logging
@@ -42,7 +43,7 @@ class OwnPod:
         self._path = f"{pods}/{name}"
 
     async def lines(self, run_id: str, attempt: int, after: LineId = ZERO) -> Batches:
-        log, nothing = logs.Log(after), logs.Kept(None, run_id, attempt)
+        log, nothing = logs.Log(after), Kept(None, run_id, attempt)
         while (pod := await self._api.get(self._path)) is not None:
             if logs.is_there(pod):
                 over = self._ending.is_set()

@@ -66,8 +66,8 @@ class Exchange:
         """Have `app` answer; what it fails with becomes a problem as long as nothing was sent."""
         began = time.perf_counter()
         token = request_id.set(self._id)
+        self._scope[_SCOPE_KEY] = self  # no copy: nobody is outside of us whom it could mislead
         try:
-            self._scope[_SCOPE_KEY] = self  # no copy: nobody is outside of us whom it could mislead
             await app(self._scope, self._receive, self._noted)
         except ClientDisconnect:
             self._status = self._status or 499
@@ -82,6 +82,7 @@ class Exchange:
             else:
                 await problem.of_error(ControllerError())(self._scope, self._receive, self._noted)
         finally:
+            del self._scope[_SCOPE_KEY]  # or each would hold the other, until somebody collects garbage
             self._write_down(time.perf_counter() - began)
             request_id.reset(token)
 

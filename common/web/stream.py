@@ -27,6 +27,7 @@ Headers = list[tuple[bytes, bytes]]
 
 TYPES = ("log", "status", "progress")
 SSE, TEXT, NDJSON = "text/event-stream", "text/plain", "application/x-ndjson"
+_UNASKED = (frozenset(TYPES), frozenset({"log"}))  # what is sent where nothing is asked for, and as text
 _RETRY = b"retry: 1000\n"  # an EventSource comes back after a second; a part of the first event, see `sse`
 
 
@@ -97,23 +98,14 @@ def wants(call: Call[StreamQuery, Any], transport: Transport) -> Query:
         Invalid: a parameter cannot be used.
     """
     asked = call.query
-    types = ("log",) if transport == "text" else TYPES
     return Query(
         run_id=asked.run_id,
         after=_after(call.connection, asked),
         tail=asked.tail,
-        types=_shared(frozenset(asked.types.split(",") if asked.types else types)),
+        types=frozenset(asked.types.split(",")) if asked.types else _UNASKED[transport == "text"],
         transport=transport,
         follow=asked.follow,
     )
-
-
-_SETS: dict[frozenset[str], frozenset[str]] = {}
-
-
-def _shared(types: frozenset[str]) -> frozenset[str]:
-    """The same set for all who want the same; there are seven."""
-    return _SETS.setdefault(types, types)
 
 
 # Proxies must neither keep, nor collect, nor compress what is meant to arrive at once.

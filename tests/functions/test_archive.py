@@ -15,8 +15,7 @@ from common.cri import RawLine
 from common.errors import Unavailable
 from common.events import GAP, ZERO, Line, LineId, number
 from common.kube import beside
-from common.kube.archive import ArchiveClient
-from common.kube.log import Kept
+from common.kube.archive import ArchiveClient, Kept
 from common.models import ProcessProgress, Progress
 from tests.functions.test_server import served
 from tests.integration.server import API

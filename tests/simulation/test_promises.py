@@ -5,16 +5,12 @@ SIMULATIONS=20000 plays more of them; SEED=123 plays that one and shows its trac
 
 import os
 import random
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.redis_server import OwnRedis
 from tests.simulation.history import play
 from tests.simulation.redis_model import RedisModel
 
@@ -70,16 +66,6 @@ class Chance(random.Random):
 def test_no_faults_break_a_promise(store: RedisModel, seed: int, struck: frozenset[int]) -> None:
     """Hypothesis chooses where callers die, are held up, lose an answer; and shrinks to the few that matter."""
     play(Chance(seed, struck), store)
-
-
-@pytest.fixture(scope="module")
-def real() -> Iterator["redis.Redis"]:
-    """A client of a real Redis."""
-    with tempfile.TemporaryDirectory() as directory:
-        server = OwnRedis(Path(directory) / "r")
-        with redis.Redis.from_url(server.url) as client:
-            yield client
-        server.stop()
 
 
 @pytest.mark.slow

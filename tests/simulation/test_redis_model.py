@@ -1,17 +1,14 @@
 """The Redis model beside a real server: the same commands and scripts, in any order, are answered alike."""
 
 import random
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from redis.exceptions import ResponseError
 
-from tests.redis_server import OwnRedis
 from tests.simulation import virtual
 from tests.simulation.redis_client import in_virtual_time
 from tests.simulation.redis_model import RedisModel
@@ -19,16 +16,6 @@ from tests.simulation.redis_model import RedisModel
 _STEPS = 300
 _KINDS = ("append",) * 3 + ("add", "trim", "range", "back", "read", "len", "say", "told", "hash", "flush", "wrong")
 _KEYS = ("log:1", "log:2", "said")
-
-
-@pytest.fixture(scope="module")
-def real() -> Iterator["redis.Redis"]:
-    """A client of a real Redis."""
-    with tempfile.TemporaryDirectory() as directory:
-        server = OwnRedis(Path(directory) / "r")
-        with redis.Redis.from_url(server.url) as client:
-            yield client
-        server.stop()
 
 
 class Commands:

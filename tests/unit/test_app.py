@@ -1,5 +1,6 @@
 """The application around endpoints: routing, request ids, and every error as a problem document."""
 
+import gc
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from common import errors
 from common.settings import Settings
 from common.web.app import App
 from common.web.call import Call, Endpoint, Nothing
+from common.web.exchange import Exchange
 from tests.unit.asking import JSON, PROBLEM, application, asking, endpoints, kind, settings, shaken, told
 
 FAILURE: list[BaseException] = []
@@ -298,3 +300,27 @@ async def test_a_request_that_is_refused_at_the_door_reads_no_body(tmp_path: Pat
     async with asking(application(locked)) as client:
         response = await client.post("/take", content=unread(), headers=JSON)
         assert kind(response) == (401, "token")
+
+
+async def test_a_request_leaves_nothing_to_be_collected(app: App) -> None:
+    """No exchange is part of a circle: it is freed at once, not when somebody looks for garbage."""
+
+    async def ask() -> None:
+        async def receive() -> Any:
+            return {"type": "http.request"}
+
+        async def send(message: Any) -> None:
+            pass
+
+        scope = {"type": "http", "method": "GET", "path": "/give", "query_string": b"", "headers": [(b"host", b"test")]}
+        await app(scope, receive, send)
+
+    await ask()
+    gc.collect()
+    gc.disable()
+    try:
+        await ask()
+        kept = [one for one in gc.get_objects() if isinstance(one, Exchange)]
+    finally:
+        gc.enable()
+    assert kept == []

@@ -8,7 +8,7 @@ import pytest
 from common.errors import Unavailable
 from common.events import GAP, ZERO, Line, LineId
 from common.kube import log as logs
-from common.kube.archive import ArchiveClient, Page
+from common.kube.archive import ArchiveClient, Kept, Page
 from common.kube.runner import KubernetesRunner
 from common.kube.transport import Api, Object
 from common.recorder.kubernetes import OwnPod
@@ -225,7 +225,7 @@ async def test_what_is_kept_elsewhere_fills_the_gap(kept: Sequence[int], expecte
     file = raw(4, 5) if len(kept) > 1 else raw(5)
     kubelet, log = Kubelet(("terminated", [file]), ("terminated", [file])), logs.Log(at(2))
     pod = a_pod(terminated={}) | {"metadata": {"name": "x"}}
-    batches = logs.read(kubelet, "/pods", pod, log, logs.Kept(Keeping(1, 2, *kept), RUN_ID, 1))
+    batches = logs.read(kubelet, "/pods", pod, log, Kept(Keeping(1, 2, *kept), RUN_ID, 1))
     assert told([line async for batch in batches for line in batch]) == expected
     assert log.complete
 
@@ -264,7 +264,7 @@ async def test_who_was_stopped_asks_what_others_kept_meanwhile(monkeypatch: pyte
     monkeypatch.setattr("common.kube.log._FILE_SECONDS", 0)
     kubelet, log = Rotating(("running", [raw(1, 2), b"sleeps", b"begins 5", raw(5, 6)])), logs.Log()
     monkeypatch.setattr("common.kube.log.time", kubelet)
-    batches = logs.read(kubelet, "/pods", RUNS, log, logs.Kept(Keeping(1, 2, 3, 4, 5), RUN_ID, 1))
+    batches = logs.read(kubelet, "/pods", RUNS, log, Kept(Keeping(1, 2, 3, 4, 5), RUN_ID, 1))
     assert told([line async for batch in batches for line in batch]) == texts(1, 2, 3, 4, 5, 6)
 
 
@@ -278,7 +278,7 @@ async def test_an_archive_that_goes_away_half_way_is_not_taken_for_read() -> Non
                 raise Unavailable("archive", "cut")
             return await super().page(run_id, attempt, after)
 
-    log, kept = logs.Log(), logs.Kept(Cut(1, 2, whole=True), RUN_ID, 1)
+    log, kept = logs.Log(), Kept(Cut(1, 2, whole=True), RUN_ID, 1)
     assert told([line async for batch in logs.begin(log, kept) for line in batch]) == texts(1, 2)
     assert not kept.whole
     with pytest.raises(Unavailable):
@@ -298,10 +298,10 @@ async def test_an_archive_that_goes_away_half_way_is_not_taken_for_read() -> Non
 async def test_an_end_that_nobody_has_is_a_gap(archive: ArchiveClient | None, known: int, expected: list[str]) -> None:
     """Where the pod is gone the archive has the rest, if it was finished: else there may have been more."""
     log = logs.Log(at(known))
-    lines = [line async for batch in logs.rest(log, logs.Kept(archive, RUN_ID, 1)) for line in batch]
+    lines = [line async for batch in logs.rest(log, Kept(archive, RUN_ID, 1)) for line in batch]
     assert told(lines) == expected
     if expected[-1:] == ["-"]:  # and who goes on behind the gap is not told of another
-        again = logs.rest(logs.Log(lines[-1].id), logs.Kept(archive, RUN_ID, 1))
+        again = logs.rest(logs.Log(lines[-1].id), Kept(archive, RUN_ID, 1))
         assert [line async for batch in again for line in batch] == []
 
 
@@ -329,7 +329,7 @@ async def test_a_log_that_was_followed_to_its_end_is_whole(
     readings: list[tuple[str, Sequence[bytes | None]]], expected: list[str]
 ) -> None:
     """Its pod may be gone right after that, as a cancelled run's is; one that was cut before it was gone is not."""
-    log, nothing, kubelet = logs.Log(), logs.Kept(None, RUN_ID, 1), Kubelet(*readings)
+    log, nothing, kubelet = logs.Log(), Kept(None, RUN_ID, 1), Kubelet(*readings)
     batches = [logs.read(kubelet, "/pods", pod, log, nothing) for pod in (RUNS, HAS_RUN)[: len(readings)]]
     batches.append(logs.rest(log, nothing))
     assert told([line for some in batches async for batch in some for line in batch]) == expected
@@ -337,7 +337,7 @@ async def test_a_log_that_was_followed_to_its_end_is_whole(
 
 async def test_an_empty_file_that_was_followed_to_its_end_does_not_tell_what_was_before_it() -> None:
     """Who began with it does not know whether it is the next one: there may have been others."""
-    log, nothing = logs.Log(at(2)), logs.Kept(None, RUN_ID, 1)
+    log, nothing = logs.Log(at(2)), Kept(None, RUN_ID, 1)
     batches = [logs.read(Kubelet(("running", [b""])), "/pods", RUNS, log, nothing), logs.rest(log, nothing)]
     assert told([line for some in batches async for batch in some for line in batch]) == ["-"]
 
@@ -439,8 +439,9 @@ async def test_an_archive_that_is_away_is_needed_only_for_what_the_file_does_not
             await anext(runner.lines(RUN_ID, 1))
 
 
-async def test_a_second_look_at_a_file_that_is_empty_is_no_loss() -> None:
-    """Followed to its end before the pod says that it has one, and read again then: the first look still counts."""
+@pytest.mark.parametrize("slept", [False, True])
+async def test_a_second_look_at_a_file_that_is_empty_is_no_loss(slept: bool) -> None:
+    """Followed to its end before the pod says that it has one, and read again: the first look counts for a while."""
 
     class Emptied(Api):
         contents = iter([[raw(1, 2)], [], [], []])
@@ -450,12 +451,13 @@ async def test_a_second_look_at_a_file_that_is_empty_is_no_loss() -> None:
                 for chunk in next(self.contents):
                     yield chunk
 
-    api, log, kept, found = Emptied(), logs.Log(), logs.Kept(None, RUN_ID, 1), []
+    api, log, kept, found = Emptied(), logs.Log(), Kept(None, RUN_ID, 1), []
     states: list[Object] = [{"running": {}}, {"running": {}}, {"terminated": {"exitCode": 0}}]
     for state in states:
         pod = a_pod(**state)
         pod["metadata"]["name"] = "x"
         found += [line async for batch in logs.read(api, "/pods", pod, log, kept) for line in batch]
+        log.seen -= 3600 * slept  # seconds
     assert log.complete
     found += [line async for batch in logs.rest(log, kept) for line in batch]
-    assert told(found) == texts(1, 2)
+    assert told(found) == [*texts(1, 2), *["-"] * slept]

@@ -1,7 +1,7 @@
 """The way of the logs broken on purpose: what the histories have to find out, and where each was last found."""
 
 from common import feed, follow, pages, pump, reader
-from common.kube import log
+from common.kube import archive, log
 from common.streams import Streams
 from tests.simulation.mutants import Mutant
 
@@ -37,7 +37,7 @@ MUTANTS = {
     ),
     # The archive. That one which goes away half-way is not taken for whole is shown in test_kube_log, as are a file's
     # only line and where a hole's gap stands: each takes thousands of histories.
-    "the archive is not asked": Mutant(18, {log.Kept.lines: {"while self._archive is not None:": "while False:"}}),
+    "the archive is not asked": Mutant(18, {archive.Kept.lines: {"while self._archive is not None:": "while False:"}}),
     # Ends.
     "the end is written for a log that is gone": Mutant(
         10, {pump.Pump._pass: {"if top == ZERO and not": "if False and not"}}
