@@ -24,7 +24,8 @@ from common.web.exchange import Exchange
 from common.web.gate import Gate, address
 from common.web.input import body, query
 from common.web.limits import Limiter
-from common.web.problem import Refused
+from common.web.problem import Refused, TooMany
+from common.web.room import Room
 
 log = logging.getLogger("access")
 
@@ -101,6 +102,7 @@ class _Inside:
         self._app, self.parts = app, parts
         self._gate = Gate(settings, parts.connection)
         self._limiter = Limiter(settings, parts.connection)
+        self._room = Room()
         self._answering: ASGIApp = self._answer
         if settings.cors_origins:
             from starlette.middleware.cors import CORSMiddleware
@@ -135,15 +137,23 @@ class _Inside:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             endpoint = self._app.find(HTTPConnection(scope))
-            if scope["type"] == "websocket" and endpoint.socket is not None:
-                answer = await endpoint.socket(await self._call(endpoint, HTTPConnection(scope)))
+            if endpoint.role is None:  # a probe is never in the way, nor are pages
+                answer = await self._made(endpoint, scope, receive)
             else:
-                answer = await endpoint.handler(await self._call(endpoint, Request(scope, receive)))
+                async with self._room.place():
+                    answer = await self._made(endpoint, scope, receive)
         except ClientDisconnect:
             raise
         except Exception as error:  # here rather than further out: pages of other origins may read this answer, too
+            if isinstance(error, TooMany):
+                await self._room.late()
             answer = _refusal(error)
         await answer(scope, receive, send)
+
+    async def _made(self, endpoint: Endpoint, scope: Scope, receive: Receive) -> ASGIApp:
+        if scope["type"] == "websocket" and endpoint.socket is not None:
+            return await endpoint.socket(await self._call(endpoint, HTTPConnection(scope)))
+        return await endpoint.handler(await self._call(endpoint, Request(scope, receive)))
 
     async def _call(self, endpoint: Endpoint, connection: HTTPConnection) -> Call[Any, Any]:
         """The call, once its caller, its role and its input are found good."""

@@ -16,7 +16,7 @@ from common.connection import Connection
 from common.errors import Unavailable
 from common.flights import Flights
 from common.settings import Settings
-from common.web.problem import Problem, Refused, problem
+from common.web.problem import Problem, TooMany, problem
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
@@ -59,7 +59,7 @@ class Limiter:
         """Count a call; None where there is no limit.
 
         Raises:
-            Refused: it was one too many.
+            TooMany: it was one too many.
         """
         item = self._item(function)
         if item is None:
@@ -73,7 +73,7 @@ class Limiter:
             policy, count = f"{function}-per-process", await self._in_memory(key, window)
         allowance = Allowance(policy, item.amount, window, item.amount - count, math.ceil(window - now % window))
         if count > item.amount:
-            raise Refused(_too_many(allowance))
+            raise TooMany(_too_many(allowance))
         return allowance
 
     def _item(self, function: str) -> "RateLimitItem | None":

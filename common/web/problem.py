@@ -43,6 +43,10 @@ class Refused(errors.ControllerError):
         self.problem = answer
 
 
+class TooMany(Refused):
+    """Refused for asking for more than is given."""
+
+
 def problem(
     status: int, kind: str, title: str, detail: str, *, headers: dict[str, str] | None = None, **facts: Any
 ) -> Problem:
