@@ -6,13 +6,14 @@ LOAD      ?= kind load docker-image
 SEEDS     ?= 5000
 FOLLOW_SEEDS ?= 1000
 EXAMPLES  ?= 10000
+CROWD_SECONDS ?= 600
 export PORT STATE_DIR SEEDS FOLLOW_SEEDS
 
 BIN := .venv/bin
 TOO_OLD = "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Try make PYTHON=python3.12"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup toolchain run token demo test test-fast simulate fuzz images test-cluster bench bench-cluster bench-stream lint format openapi chart-files lock clean
+.PHONY: help setup toolchain run token demo test test-fast simulate fuzz images test-cluster bench bench-cluster bench-stream bench-crowd lint format openapi chart-files lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +63,9 @@ bench-cluster: setup ## Cold starts with the Kubernetes client, on the cluster o
 
 bench-stream: setup ## Fan-out, latency, memory, replay, reads beside the bare minimum (BENCH_FLAGS='--only fanout')
 	@$(BIN)/python -m tests.bench.streams $(BENCH_FLAGS)
+
+bench-crowd: setup ## Five times as much as one replica can do: limits, memory, what the others wait for (CROWD_SECONDS=600)
+	@$(BIN)/python -m tests.bench.crowd --seconds $(CROWD_SECONDS)
 
 lint: setup ## Lint, format, strict types, import layers: check only
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
