@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 import uuid
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel
 
 from common import look
-from common.errors import Busy, Conflict, Invalid, KeyReused, OutcomeUnknown, RunNotFound, Unavailable
+from common.errors import Busy, Conflict, ControllerError, Invalid, KeyReused, OutcomeUnknown, RunNotFound, Unavailable
 from common.jobs import Job, Lease, info
 from common.lock import Verdict
 from common.models import RunInfo, RunRecord, RunRequest
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _LIVE = (State.STARTING, State.RUNNING)
 _ENDING_SECONDS = 0.2  # between two looks at a run that is ending
+
+_Round = Callable[["Platform", RunRecord, float], Awaitable[RunInfo | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ async def start(platform: Platform, request: RunRequest, *, caller: str, key: st
     """
     if key is None:
         await platform.runner.accept(request)
-        return await _start(platform, await _record(platform, request, caller, key))
+        return await _start(platform, await _record(platform, request, caller, key), _shared_claim)
     record = await _record(platform, request, caller, key)
     first = await _first_answer(platform, record)
     if first is not None:
@@ -64,14 +67,14 @@ async def start(platform: Platform, request: RunRequest, *, caller: str, key: st
     claimed = await _started(platform, record)
     if claimed is None:
         await platform.runner.accept(request)
-        claimed = await _start(platform, record)
+        claimed = await _start(platform, record, _claim)  # what a key is answered depends on what came with it
     return await _keep_first(platform, record, claimed)
 
 
-async def _start(platform: Platform, record: RunRecord) -> Claimed:
+async def _start(platform: Platform, record: RunRecord, claim: _Round) -> Claimed:
     deadline = asyncio.get_running_loop().time() + platform.settings.busy_wait_seconds
     while True:
-        holding = await _claim(platform, record, deadline)
+        holding = await claim(platform, record, deadline)
         if holding is not None:
             if holding.run_id == record.run_id:
                 return Claimed(run=holding, attached=False)
@@ -82,6 +85,23 @@ async def _start(platform: Platform, record: RunRecord) -> Claimed:
         if asyncio.get_running_loop().time() >= deadline:
             raise _busy(holding) if holding else Unavailable("redis", "Others are looking at the slot; ask again.")
         await asyncio.sleep(look.WAIT_SECONDS if holding is None else _ENDING_SECONDS)
+
+
+async def _shared_claim(platform: Platform, record: RunRecord, deadline: float) -> RunInfo | None:
+    """One round for all in this process who want a run: one goes, with his own, and what he finds holds for all."""
+    went = False
+
+    async def go() -> RunInfo | None:
+        nonlocal went
+        went = True
+        return await _claim(platform, record, deadline)
+
+    try:
+        return await platform.flights.share("claim", go)
+    except ControllerError:
+        if went:
+            raise
+        return None  # that was about another's request
 
 
 async def _claim(platform: Platform, record: RunRecord, deadline: float) -> RunInfo | None:

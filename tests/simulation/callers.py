@@ -59,7 +59,8 @@ class Callers:
             self.accept(actor, run, body)
         elif key is None:
             world.refused.add(world.made[actor.name])
-            if not world.truth.was_active(run.run_id, actor.decided_at - FRESH_SECONDS, actor.decided_at):
+            decisions = [at for at in process.decisions if at >= begin]
+            if not any(world.truth.was_active(run.run_id, at - FRESH_SECONDS, at) for at in decisions):
                 world.broken.append(f"{actor.name} was attached to {run.run_id}, which was not active")
             if not world.truth.launched(run.run_id):
                 world.broken.append(f"{actor.name} was attached to {run.run_id}, which nobody has launched")

@@ -49,13 +49,11 @@ class Actor:
     """Somebody who called the library.
 
     Attributes:
-        decided_at: when the step took place by which it last learned who has the slot.
         calls: how many steps it has taken.
     """
 
     name: str
     reads_only: bool = False
-    decided_at: float = 0.0
     calls: int = 0
 
 
@@ -69,11 +67,13 @@ class Process:
 
     Attributes:
         killed: is told when it does.
+        decisions: when steps took place by which somebody in it, for all there, learned who has the slot.
     """
 
     name: str
     killed: Callable[[], None] = lambda: None
     dead: bool = False
+    decisions: list[float] = field(default_factory=list)
     platform: Platform = field(init=False)
 
 
@@ -254,7 +254,7 @@ class World:
         if fate.startswith("done") and fate != "done later":
             answer = act()
             if answer.status < 300 and what.startswith(("job ", "create", "launch", "seal", "stop")):
-                caller.decided_at = self.time
+                process.decisions.append(self.time)
             self.note(who, f"{what}: {fate}", answer)
             if fate == "done":
                 await self.pause(process)
@@ -284,7 +284,7 @@ class World:
 
     async def redis_step(self, process: Process, what: str, act: Callable[[], _T]) -> _T:
         """One command, script or pipeline."""
-        caller, who = self._enter(process)
+        _, who = self._enter(process)
         await self.pause(process)
         if self.redis_is_away or self.rng.random() < self.weather.redis_away:
             done = not self.redis_is_away and self.rng.random() < 0.5
@@ -294,7 +294,7 @@ class World:
             raise self.rng.choice([RedisConnectionError, RedisTimeoutError])("the model Redis is away")
         self._expire()
         if what == "ask":
-            caller.decided_at = self.time
+            process.decisions.append(self.time)
         result = act()
         self.note(who, what, result)
         await self.pause(process)
