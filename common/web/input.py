@@ -9,11 +9,12 @@ from pydantic_core import from_json
 from starlette.requests import HTTPConnection, Request
 
 from common.errors import Invalid
+from common.models import LEVELS
 from common.web import problem
 from common.web.problem import Refused
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_RIGHT = "Send one JSON object in UTF-8, at most 200 levels deep and without NaN or Infinity."
+_RIGHT = f"Send one JSON object in UTF-8, at most {LEVELS} levels deep and without NaN or Infinity."
 
 
 KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
