@@ -3,13 +3,12 @@
 import json
 from typing import Any
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from common.jobs import info
 from common.kube import head, objects, reading
 from common.models import CancelMark, RunStatus
-from tests.fuzz import EXAMPLES
+from tests.fuzz import fuzz
 from tests.unit.test_kube_objects import RECORD, RUN_ID, SETTINGS
 from tests.unit.test_kube_reading import LAUNCHED, MARK, condition
 
@@ -84,8 +83,7 @@ STATUSES = st.sampled_from(
 )
 
 
-@given(ANNOTATIONS, STATUSES, PODS, st.booleans())
-@EXAMPLES
+@fuzz(ANNOTATIONS, STATUSES, PODS, st.booleans())
 def test_a_job_that_somebody_has_changed(
     annotations: dict[str, str],
     status: dict[str, Any],
