@@ -21,10 +21,11 @@ PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
 
 
 class Notebook(LogRunner):
-    """Lease and Jobs as the protocol has them; who is stopped has ended at once."""
+    """Lease and Jobs as the protocol has them; who is stopped has ended at once, and if `brief` who is started."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, brief: bool = False) -> None:
         super().__init__()
+        self._ends: dict[str, Any] = {"condition": "Complete", "finished_at": samples.FINISHED} if brief else {}
         self._sources = Sources(("./", "owner/", "https://git.example/owner/"), PIPELINES)
         self._versions = 0
 
@@ -66,7 +67,7 @@ class Notebook(LogRunner):
         return job
 
     async def launch(self, read: Job) -> Job:
-        return self._wrote(read, launched=True, started_at=samples.STARTED)
+        return self._wrote(read, launched=True, started_at=samples.STARTED, **self._ends)
 
     async def seal(self, read: Job, mark: CancelMark | None, reason: str | None = None) -> Job:
         return self._wrote(read, sealed=True, mark=mark, message=reason)
