@@ -5,6 +5,7 @@ account, with that of tasks, and with all that a pod of the runs' namespace can 
 """
 
 import asyncio
+import hashlib
 import json
 import secrets
 import shlex
@@ -251,8 +252,7 @@ async def test_redis_takes_log_lines_from_a_recorder_and_nothing_else(release: R
 async def test_a_script_in_redis_may_do_no_more_than_its_caller(release: Release) -> None:
     """Recorders append by a script, and may load any: it has their own rights and no others."""
     code = "return redis.call('HGETALL', KEYS[1])"
-    digest = "import hashlib; print(hashlib.sha1(__import__('sys').argv[1].encode()).hexdigest())"
-    named = command("python3", "-c", digest, code).strip()
+    named = hashlib.sha1(code.encode(), usedforsecurity=False).hexdigest()
     tries = [
         ("load", True, ["SCRIPT", "LOAD", code]),
         ("call", True, ["EVALSHA", named, "1", "nfc:slot"]),
@@ -261,4 +261,5 @@ async def test_a_script_in_redis_may_do_no_more_than_its_caller(release: Release
     env = {"envFrom": [{"secretRef": {"name": f"{release.name}-recorder"}}]}
     said = told(await asyncio.to_thread(in_a_pod, release, script(SENDING, tries), container=env))
     assert said["load"].startswith("$")
-    assert [("permission" in said[name], said[name][:1]) for name in ("call", "call on a log")] == [(True, "-")] * 2
+    refusals = [said["call"], said["call on a log"]]
+    assert [words for words in refusals if not words.startswith("-") or "NOSCRIPT" in words] == []
