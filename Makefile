@@ -41,8 +41,8 @@ test-fast: setup ## Unit tests only
 simulate: setup ## Play histories of launches and of logs with all that can go wrong (SEEDS=5000, FOLLOW_SEEDS=1000; SEED=7, FOLLOW_SEED=7)
 	@$(BIN)/python -m tests.simulation
 
-fuzz: setup ## Give every parser what it was not made for (EXAMPLES=10000 inputs a test)
-	EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/fuzz --hypothesis-show-statistics
+fuzz: setup ## Give every parser what it was not made for, and tell what that found (EXAMPLES=10000 inputs a test)
+	EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/fuzz --quiet
 
 images: ## Build the image and those of the cluster tests, and load them into the cluster (BUILD, BUILD_FLAGS, LOAD)
 	$(BUILD) localhost/nextflow-controller:1 . $(BUILD_FLAGS)

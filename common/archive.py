@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from common.events import ZERO, Line, LineId, stream_of
+from common.events import NANOSECONDS, ZERO, Line, LineId, stream_of
 
 log = logging.getLogger(__name__)
 
@@ -224,6 +224,8 @@ def unpacked(raw: bytes) -> Line:
         ValueError: it is none.
     """
     line_id, at_ns, letter, text = raw.removesuffix(b"\n").split(b" ", 3)
+    if not NANOSECONDS.fullmatch(at_ns):
+        raise ValueError(f"not a time: {at_ns[:40]!r}")
     return Line(LineId.parse(line_id.decode()), int(at_ns), stream_of(letter), text)
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from common import look
 from common.errors import Busy, Conflict, ControllerError, Invalid, KeyReused, OutcomeUnknown, RunNotFound, Unavailable
@@ -280,7 +280,7 @@ class _Answer(BaseModel):
 
 async def _first_answer(platform: Platform, record: RunRecord) -> Claimed | None:
     """What the key was answered before, as far as Redis remembers."""
-    with suppress(Unavailable):
+    with suppress(Unavailable, ValidationError):  # one that is damaged is none: the run's Job knows
         raw = await platform.store.answer(record.run_id)
         if raw is not None:
             answer = _Answer.model_validate_json(raw)

@@ -18,6 +18,7 @@ from functools import lru_cache
 PIECE_BYTES = 16 * 1024
 LINE_BYTES = 1024 * 1024
 
+_YEAR_10000 = 253_402_300_800
 _TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _RECORD = re.compile(
     _TIME.pattern + rb" (stdout|stderr) ([PF])(?::\S*)? ?(.*)",
@@ -146,4 +147,6 @@ def parse_time(text: bytes) -> int:
 def _nanoseconds(second: bytes, fraction: bytes | None, zone: bytes) -> int:
     suffix = "+00:00" if zone == b"Z" else zone.decode("ascii")
     seconds = int(datetime.fromisoformat(second.decode("ascii") + suffix).timestamp())
+    if not 0 <= seconds < _YEAR_10000:  # the zone may have led there
+        raise ValueError("a time that cannot be told again")
     return seconds * 1_000_000_000 + int((fraction or b"0").ljust(9, b"0"))

@@ -21,6 +21,7 @@ from common.names import RUN_ID
 _TIES = 1_000
 _MAX_SEQ = 1_000_000 * _TIES  # of one millisecond; what a forced id may run over
 _MS, _SEQ = r"[01]?[0-9]{1,14}", r"[0-9]{1,19}"  # to the year 8307: what is beyond 9999 would be no time
+NANOSECONDS = re.compile(rb"[0-9]{1,20}")  # to the year 5138: what is beyond 9999 would be no time
 _LINE_ID = re.compile(rf"({_MS})-({_SEQ})")
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from common.connection import Connection
 from common.models import RunInfo
+from common.records import told
 
 FRESH_MS = 1_000  # an answer that attaches is given only from a record verified within a second
 _LOOK_MS = 2_000  # a look usually takes tens of milliseconds, a launch some hundred
@@ -46,13 +47,14 @@ class Lock:
         """What is known of the slot; with `wants`, a run id, claim it if it is free.
 
         Raises:
-            Unavailable: Redis is away.
+            Unavailable: Redis is away, or its record of the run is none.
         """
         kind, version, now_ms, run_id, info = await self._connection.script(
             "ask", [self._slot], [wants, fresh_ms, _LOOK_MS, self._runs]
         )
-        run = RunInfo.model_validate_json(info) if info else None
-        return Verdict(kind.decode(), version, now_ms, run_id.decode() or None, run)
+        believed = run_id.decode("ascii", "replace")
+        run = told(info, believed) if info else None
+        return Verdict(kind.decode(), version, now_ms, believed or None, run)
 
     async def settle(self, verdict: Verdict, run_id: str | None) -> bool:
         """Write down what a look has shown: this run is active, or none; whether the slot was still the same.

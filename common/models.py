@@ -5,8 +5,8 @@ Field names are those that clients of this kind of service already use (`run_id`
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -25,6 +25,8 @@ from pydantic_core import core_schema
 from common.names import RUN_ID
 from common.phases import State
 
+LEVELS = 199  # of objects and arrays in a request: its record has one more, and 200 can be read
+
 
 @dataclass(frozen=True, slots=True)
 class Says:
@@ -37,13 +39,14 @@ class Says:
         return core_schema.custom_error_schema(handler(source), "worded", custom_error_message=self.words)
 
 
-# Every value that ends up in Nextflow's argument vector starts with something else than a dash:
-# it could otherwise be read as an option. Names are ASCII, and no part of a path can be `..`.
+# Every value that ends up in Nextflow's argument vector starts with something else than a dash, or it could be read as
+# an option, and than an @, in whose place Nextflow puts what is in the file of that name. Names are ASCII, and no part
+# of a path can be `..`.
 _Argument = Annotated[
     str,
-    StringConstraints(max_length=1024, pattern=r"^[^-\x00-\x20\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"),
+    StringConstraints(max_length=1024, pattern=r"^[^-@\x00-\x20\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"),
     Says(
-        "use a path, a URL or owner/name: at most 1024 characters, the first neither a dash nor a space, "
+        "use a path, a URL or owner/name: at most 1024 characters, the first neither a dash, an @ nor a space, "
         "none a control character"
     ),
 ]
@@ -78,6 +81,7 @@ _Person = Annotated[
 ]
 _A_RUN_ID = "a run's id as it was received: run- and 16 of the characters a-z and 2-7"
 RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$"), Says(f"use {_A_RUN_ID}")]
+_Session = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 _ParameterName = Annotated[
     str, StringConstraints(min_length=1, max_length=256), Says("use names of 1 to 256 characters")
 ]
@@ -92,30 +96,32 @@ class _Wire(BaseModel):
 
 
 def _carried_exactly(value: JsonValue) -> JsonValue:
-    for number in _numbers(value):
+    for leaf, levels in _leaves(value):
+        if levels > LEVELS:
+            raise ValueError(f"more than {LEVELS} levels deep; use a string, or a file where the pipeline can read it")
         # JSON has neither, so a -params-file could not carry them.
-        if isinstance(number, float) and not math.isfinite(number):
+        if isinstance(leaf, float) and not math.isfinite(leaf):
             raise ValueError("NaN and Infinity are not JSON; use null or a string")
         # Nextflow (seen with 24.10) reads a longer one from a -params-file modulo 2**64, without a word.
-        if isinstance(number, int) and not -(2**63) <= number < 2**63:
+        if isinstance(leaf, int) and not -(2**63) <= leaf < 2**63:
             raise ValueError("a whole number that does not fit into 64 bits; use a string")
     return value
 
 
-def _numbers(value: Any) -> list[float | int]:
-    found: list[float | int] = []
-    rest = [value]
+def _leaves(value: Any) -> Iterator[tuple[Any, int]]:
+    """What is neither an object nor an array, or an empty one, and how many of those it is in."""
+    rest = [(value, 2)]  # the request, and its parameters
     while rest:
-        match rest.pop():
+        found, levels = rest.pop()
+        match found:
+            case dict() | list() if found:
+                rest += [(inner, levels + 1) for inner in (found.values() if isinstance(found, dict) else found)]
+            case dict() | list():
+                yield None, levels + 1
             case bool():
-                continue
-            case float() | int() as number:
-                found.append(number)
-            case dict() as mapping:
-                rest.extend(mapping.values())
-            case list() as items:
-                rest.extend(items)
-    return found
+                yield None, levels
+            case _:
+                yield found, levels
 
 
 _Parameter = Annotated[JsonValue, AfterValidator(_carried_exactly)]
@@ -144,7 +150,7 @@ class RunRequest(_Wire):
     parameters: dict[_ParameterName, _Parameter] = Field(
         default_factory=dict,
         description="Pipeline parameters; they reach the pipeline with their types, through a `-params-file`. "
-        "Whole numbers have to fit into 64 bits.",
+        f"Whole numbers have to fit into 64 bits, and a request is at most {LEVELS} levels deep.",
     )
     resume: Annotated[StrictBool | RunId, Says(f"use true, false, or {_A_RUN_ID}")] = Field(
         False,
@@ -168,12 +174,12 @@ class CancelMark(_Wire):
 class RunRecord(_Wire):
     """A run as it was accepted; written once, into its Job, and never changed."""
 
-    run_id: str
+    run_id: RunId
     request: RunRequest
     caller: str
     fingerprint: str = Field(description="Hash of the request: tells a retried POST from a reused key.")
-    session_id: str = Field(description="Nextflow's session (UUID): what `-resume` needs to know.")
-    resumed_from: str | None = None
+    session_id: _Session = Field(description="Nextflow's session (UUID): what `-resume` needs to know.")
+    resumed_from: RunId | None = None
     created_at: AwareDatetime
 
 
@@ -198,21 +204,21 @@ class Progress(_Wire):
 class RunInfo(_Wire):
     """A run as it is now, or as it ended."""
 
-    run_id: str
+    run_id: RunId
     status: State
     pipeline: str
     revision: str | None = None
     profile: str | None = None
     triggered_by: str | None = None
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
     duration_seconds: float | None = None
     exit_code: int | None = None
     job_name: str
     attempt: int = Field(1, ge=1, description="Which head it has: one that is taken from its node is started again.")
-    session_id: str
-    resumed_from: str | None = None
+    session_id: _Session
+    resumed_from: RunId | None = None
     message: str | None = Field(None, description="What a person should know about this state, in plain words.")
     left_behind: tuple[str, ...] = Field(
         (), description="Of a run that has ended: the pods, Jobs or processes of it that are still there."

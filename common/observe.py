@@ -1,5 +1,6 @@
 """Structured logs: JSON, one object a line on standard error, with the id of the request they belong to."""
 
+import json
 import logging
 import sys
 from contextvars import ContextVar
@@ -17,7 +18,10 @@ def configure_logging(level: str) -> None:
         def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
             if (current := request_id.get()) is not None:
                 log_data["request_id"] = current
-            return to_json(log_data, fallback=str).decode()
+            try:
+                return to_json(log_data, fallback=str).decode()
+            except ValueError:  # bytes or a file's name that are no UTF-8: told with escapes, and not instead of it all
+                return json.dumps(log_data, default=repr)
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -5,6 +5,7 @@ rather than pydantic-settings: that import alone costs a cold start a tenth of a
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
@@ -19,7 +20,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    FilePath,
     SecretStr,
     ValidationError,
     model_validator,
@@ -38,10 +38,21 @@ def _split(given: object) -> object:
 
 
 def _json(given: object) -> object:
-    return json.loads(given) if isinstance(given, str) else given
+    try:
+        return json.loads(given) if isinstance(given, str) else given
+    except RecursionError:
+        raise ValueError("too many levels deep") from None
+
+
+def _readable(given: Path) -> Path:
+    # Not pydantic's FilePath: it lets an error of the file system through, which names no variable.
+    if not os.path.isfile(given) or not os.access(given, os.R_OK):
+        raise ValueError("Path does not point to a file that can be read")
+    return given
 
 
 _List = Annotated[tuple[str, ...], BeforeValidator(_split)]
+_File = Annotated[Path, AfterValidator(_readable)]
 
 _HOST = r"([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])"
 _ALLOWED_HOST = re.compile(rf"\*|(\*\.)?{_HOST}")
@@ -194,13 +205,13 @@ class Settings(BaseModel):
     redis_password: SecretStr | None = Field(
         None, repr=False, description="Password of that user; here rather than in REDIS_URL it is never shown."
     )
-    redis_ca_file: FilePath | None = Field(
+    redis_ca_file: _File | None = Field(
         None, description="PEM file of the authorities that may sign Redis' certificate. Unset: those of the system."
     )
-    redis_cert_file: FilePath | None = Field(
+    redis_cert_file: _File | None = Field(
         None, description="PEM file of the certificate to show to Redis, where it asks for one (mutual TLS)."
     )
-    redis_key_file: FilePath | None = Field(None, description="PEM file of that certificate's private key.")
+    redis_key_file: _File | None = Field(None, description="PEM file of that certificate's private key.")
     redis_sentinels: Annotated[_List, AfterValidator(_sentinels)] = Field(
         (),
         description="Sentinels, HOST:PORT, comma separated. They say where Redis is, and REDIS_URL all the rest "

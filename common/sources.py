@@ -17,7 +17,8 @@ ANY = "*"
 _POINTER = "/pipeline"
 _REMOTE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _URL = re.compile(
-    r"(?P<place>(?:https?|git|ssh)://(?:git@)?[a-z0-9][a-z0-9.-]*(?::\d+)?|file://)(?P<path>/[^\s%\\?#@]*)", re.I
+    # ASCII, or other signs would be the letters whose capitals they are: the Kelvin sign is a K.
+    r"(?P<place>(?ai:(?:https?|git|ssh)://(?:git@)?[a-z0-9][a-z0-9.-]*(?::\d+)?|file://))(?P<path>/[^\s%\\?#@]*)"
 )
 
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from common.connection import Connection
+from common.errors import Unavailable
 from common.models import RunInfo
 from common.names import RUN_ID
-from common.phases import State, may_follow
+from common.phases import TERMINAL, State, may_follow
+from common.records import told
 from common.settings import Settings
 
 _LISTED_SECONDS = 30  # bounds how long a run that was accepted while Redis was away is missing in the history
@@ -81,7 +83,7 @@ class Store:
         """The record of a run, if there is one."""
         async with self._connection.use() as client:
             raw = await client.hget(self._key("run", run_id), "info")
-        return RunInfo.model_validate_json(raw) if raw else None
+        return told(raw, run_id) if raw else None
 
     async def page(self, limit: int, cursor: str | None = None, states: Iterable[State] = ()) -> Page:
         """The newest `limit` records before `cursor`, of any state or of these."""
@@ -91,13 +93,13 @@ class Store:
             pipe = client.pipeline(transaction=False)
             for name in names:
                 pipe.zrevrangebylex(name, upto, "-", start=0, num=limit + 1)
-            found = sorted({member.decode() for members in await pipe.execute() for member in members}, reverse=True)
+            found = sorted({_listed(member) for members in await pipe.execute() for member in members}, reverse=True)
             chosen = found[:limit]
             pipe = client.pipeline(transaction=False)
             for member in chosen:
                 pipe.hget(self._key("run", member.partition(":")[2]), "info")
             raw = await pipe.execute()
-        runs = [RunInfo.model_validate_json(info) for info in raw if info]
+        runs = [told(info, member.partition(":")[2]) for member, info in zip(chosen, raw, strict=True) if info]
         return Page(runs, chosen[-1] if len(found) > limit else None)
 
     async def without_end(self, run_ids: Sequence[str]) -> Sequence[str]:
@@ -108,7 +110,7 @@ class Store:
                 pipe.hget(self._key("run", run_id), "state")
             states = await pipe.execute()
         known = zip(run_ids, states, strict=True)
-        return [run_id for run_id, state in known if not state or not State(state.decode()).terminal]
+        return [run_id for run_id, state in known if state not in _ENDS]
 
     async def listed(self) -> bool:
         """Whether the index was compared with the Jobs lately, and Redis has not been lost since."""
@@ -147,8 +149,16 @@ def in_page(runs: Iterable[RunInfo], limit: int, cursor: str | None, states: Col
     return Page([found[member] for member in members[:limit]], members[limit - 1] if len(members) > limit else None)
 
 
+_ENDS = frozenset(state.encode() for state in TERMINAL)
 _DIGITS = 16
 HISTORY_CURSOR = re.compile(rf"[0-9]{{{_DIGITS}}}:{RUN_ID.pattern}")  # of a page
+
+
+def _listed(member: bytes) -> str:
+    text = member.decode("ascii", "replace")
+    if not HISTORY_CURSOR.fullmatch(text):
+        raise Unavailable("redis", "The history's index in Redis is damaged.")
+    return text
 
 
 def _moment(moment: datetime) -> str:

@@ -9,14 +9,13 @@ entry names the one before it: that is how it is seen that lines which were aske
 Recorders stand beside pipelines and may write here what they like: nothing that is read is trusted.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from common.connection import Connection
 from common.errors import Unavailable
-from common.events import ZERO, Line, LineId, stream_of
+from common.events import NANOSECONDS, ZERO, Line, LineId, stream_of
 from common.models import FollowerCounts, Progress, Relay, Streaming
 from common.settings import Settings
 
@@ -24,8 +23,6 @@ _PUMP_SECONDS = 5
 _FOLLOWERS_SECONDS = 15  # several times what passes between two of a process' words
 _RELAY_BYTES = 1024  # a report that is longer is none
 _TAIL_LINES = 1_000  # a look: Redis serves nobody else meanwhile
-
-_NANOSECONDS = re.compile(rb"[0-9]{1,20}")  # to the year 5138: what is beyond 9999 would be no time
 
 _Entry = tuple[bytes, dict[bytes, bytes]]
 _Model = TypeVar("_Model", FollowerCounts, Progress, Relay)
@@ -224,7 +221,7 @@ def _chunk(entries: Sequence[_Entry], after: LineId) -> Chunk:
             return Chunk(lines, after, ended=True)
         after = _id(entry_id)
         own = fields.get(b"n", b"")
-        at_ns = int(own) if own and _NANOSECONDS.fullmatch(own) else after.ms * 1_000_000 + after.seq // 1_000
+        at_ns = int(own) if own and NANOSECONDS.fullmatch(own) else after.ms * 1_000_000 + after.seq // 1_000
         text = fields.get(b"t", b"").replace(b"\n", b" ")  # no log has any in a line, and text would tell two
         lines.append(Line(after, at_ns, stream_of(fields.get(b"s", b"")), text))
     return Chunk(lines, after, ended=False)

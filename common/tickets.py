@@ -36,7 +36,7 @@ class Tickets:
         """Whom a ticket was issued to, the first time it is shown; else None."""
         async with self._connection.use() as client:
             name = await client.getdel(self._key(ticket))
-        return Caller(name.decode(), "read") if isinstance(name, bytes) else None
+        return Caller(name.decode("ascii", "replace"), "read") if isinstance(name, bytes) else None
 
     def _key(self, ticket: str) -> str:
         return f"{self._prefix}:ticket:{hashlib.sha256(ticket.encode()).hexdigest()}"

@@ -375,7 +375,7 @@ def _readable(file: JobFile) -> Job | None:
     """The Job; None if its record was written by another version of this program, in a form it has no more."""
     try:
         return _as_job(file, RunRecord.model_validate(file.record))
-    except ValidationError:
+    except ValueError:  # a time that is none, too
         return None
 
 
@@ -397,4 +397,7 @@ def _as_job(file: JobFile, record: RunRecord) -> Job:
 
 
 def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    found = datetime.fromisoformat(text) if text else None
+    if found is not None and found.tzinfo is None:
+        raise ValueError("a time without its zone")
+    return found

@@ -30,7 +30,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from common.errors import Conflict, OutcomeUnknown, Unavailable
 
@@ -153,10 +154,10 @@ class Files:
             Unavailable: its file is damaged, which no crash can do.
         """
         try:
-            return LeaseFile(**json.loads(self._state.lease.read_bytes()))
+            return _made(LeaseFile, _read(self._state.lease))
         except FileNotFoundError:
             return LeaseFile()
-        except (ValueError, TypeError) as error:
+        except _DAMAGES as error:
             raise Unavailable("runner", "lease.json in the state directory is damaged.") from error
 
     def write_lease(self, lease: LeaseFile) -> LeaseFile:
@@ -171,10 +172,10 @@ class Files:
         One that is launched, has no end and is not alive has lost its supervisor: that is its end.
         """
         try:
-            fields = json.loads((self._state.run(run_id) / "job.json").read_bytes())
+            fields = _read(self._state.run(run_id) / "job.json")
             end = fields.pop("end")
-            job = JobFile(**fields, end=End(**end) if end else None)
-        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, AttributeError):
+            job = _made(JobFile, {**fields, "end": _made(End, end) if end else None})
+        except (FileNotFoundError, NotADirectoryError, *_DAMAGES):
             return None
         lost = job.runs and not _is_held(self._state.run(run_id) / "alive.lock")
         return replace(job, end=End("Failed", None, message=LOST)) if lost else job
@@ -334,6 +335,33 @@ def _is_held(path: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+_DAMAGES = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+_File = TypeVar("_File", End, JobFile, LeaseFile)
+_HINTS = {kind: get_type_hints(kind) for kind in (End, JobFile, LeaseFile)}
+
+
+def _read(path: Path) -> Any:
+    content = json.loads(path.read_bytes())
+    json.dumps(content, ensure_ascii=False).encode()  # fails for half of a surrogate pair, which could not be told
+    return content
+
+
+def _made(kind: type[_File], fields: Any) -> _File:
+    """What a file says, if each value is of its type: a task may have written it, as it is the same user's."""
+    made = kind(**fields)
+    if not all(_fits(getattr(made, name), hint) for name, hint in _HINTS[kind].items()):
+        raise TypeError(f"no {kind.__name__}")
+    return made
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if isinstance(hint, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    return type(value) is (get_origin(hint) or hint)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

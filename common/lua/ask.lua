@@ -11,8 +11,11 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local slot = redis.call('HMGET', KEYS[1], 'version', 'run', 'seen', 'look')
 local moment = time[1] * 1000000 + time[2]
-local version, run = tonumber(slot[1] or moment), slot[2] or ''
-local seen, look = tonumber(slot[3] or 0), tonumber(slot[4] or 0)
+local function whole(text)  -- what is no whole number, that is told as exactly as it is kept, nobody here has written
+  return #text < 17 and string.match(text, '^%d+$') and tonumber(text) or nil
+end
+local version, run = whole(slot[1] or '') or moment, slot[2] or ''
+local seen, look = whole(slot[3] or '') or 0, whole(slot[4] or '') or 0
 local wants, fresh = ARGV[1], tonumber(ARGV[2])
 local looking = look > now and look <= now + ARGV[3]
 

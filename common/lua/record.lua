@@ -13,13 +13,13 @@ local function forget(member)
 end
 local old = redis.call('HMGET', KEYS[1], 'state', 'stamp', 'member')
 if old[1] then
-  local late = ARGV[11] ~= '1' and tonumber(old[2]) > tonumber(ARGV[3])
+  local late = ARGV[11] ~= '1' and (tonumber(old[2]) or 0) > tonumber(ARGV[3])
   if late or not string.find(ARGV[8], '|' .. old[1] .. '|', 1, true) then
     return 0
   end
   -- The member is another where a run that was never launched was accepted anew under its id.
-  redis.call('ZREM', KEYS[2], old[3])
-  redis.call('ZREM', KEYS[2] .. ':' .. old[1], old[3])
+  redis.call('ZREM', KEYS[2], old[3] or '')
+  redis.call('ZREM', KEYS[2] .. ':' .. old[1], old[3] or '')
 else
   -- A record that has expired does not tell any more which index its run is still in.
   forget(ARGV[4])
@@ -30,7 +30,7 @@ redis.call('ZADD', KEYS[2], 0, ARGV[4])
 redis.call('ZADD', KEYS[2] .. ':' .. ARGV[2], 0, ARGV[4])
 
 local function record_of(member)
-  return ARGV[10] .. string.match(member, ':(.*)')
+  return ARGV[10] .. (string.match(member, ':(.*)') or '')
 end
 
 local excess = redis.call('ZCARD', KEYS[2]) - ARGV[6]

@@ -11,7 +11,7 @@ else
 end
 local said = redis.call('HGETALL', KEYS[1])
 for i = 1, #said, 2 do
-  if math.abs(now - tonumber(string.match(said[i + 1], '^%d+'))) > ARGV[3] * 1000 then
+  if math.abs(now - tonumber(string.match(said[i + 1], '^%d+') or 0)) > ARGV[3] * 1000 then
     redis.call('HDEL', KEYS[1], said[i])
   end
 end

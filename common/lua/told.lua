@@ -16,7 +16,7 @@ end
 local processes, said = {}, redis.call('HGETALL', KEYS[3])
 for i = 2, #said, 2 do
   local at, what = string.match(said[i], '^(%d+) (.*)$')
-  if math.abs(now - tonumber(at)) <= ARGV[1] * 1000 then
+  if at and math.abs(now - tonumber(at)) <= ARGV[1] * 1000 then
     processes[#processes + 1] = what
   end
 end

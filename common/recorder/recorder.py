@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from common.archive import Archive, Reader, place, read
+from common.archive import Archive, Reader, place, read, regular
 from common.errors import Unavailable
 from common.events import ZERO, Line, LineId
 from common.progress import Fold
@@ -28,6 +28,7 @@ _DRAIN_SECONDS = 60.0
 _RETRY_SECONDS = 0.5
 _TICK_SECONDS = 0.5
 _PROGRESS_SECONDS = 0.25
+_TRACE_BYTES = 16 * 1024 * 1024  # at a time; more come with the next look
 
 
 class Trace:
@@ -41,10 +42,10 @@ class Trace:
     def rows(self) -> list[dict[str, str]]:
         """The rows that were finished since the last call."""
         try:
-            with self._path.open("rb") as file:
+            with regular(self._path) as file:  # Nextflow's side may have put anything in its place
                 file.seek(self._read)
-                data = file.read()
-        except FileNotFoundError:
+                data = file.read(_TRACE_BYTES)
+        except OSError:
             return []
         data = data[: data.rfind(b"\n") + 1]
         self._read += len(data)
@@ -180,8 +181,9 @@ class Recorder:
         await self._write_progress()
 
     def _take_rows(self) -> None:
-        for row in self._trace.rows():
-            self._changed |= self._fold.row(row)
+        while rows := self._trace.rows():
+            for row in rows:
+                self._changed |= self._fold.row(row)
 
     async def _write_progress(self, *, at_once: bool = False) -> None:
         """Write down the tasks' progress if it changed, to the run's directory and to Redis."""

@@ -21,8 +21,8 @@ from common.web import health, problem
 from common.web.call import Call, Endpoint, Nothing
 from common.web.closing import refuse
 from common.web.exchange import Exchange
-from common.web.gate import Gate, address
-from common.web.input import body, query
+from common.web.gate import SAFE, Gate, address
+from common.web.input import body, query, read
 from common.web.limits import Limiter
 from common.web.problem import Refused, TooMany
 from common.web.room import Room
@@ -166,6 +166,8 @@ class _Inside:
         brought: BaseModel = Nothing()
         if isinstance(connection, Request) and endpoint.body is not Nothing:
             brought = await body(connection, endpoint.body, self.parts.settings.max_body_bytes)
+        elif isinstance(connection, Request) and endpoint.method not in SAFE:  # not before it is here whole
+            await read(connection, self.parts.settings.max_body_bytes)
         return Call(connection, self.parts, caller, asked, brought)
 
     async def _caller(self, endpoint: Endpoint, connection: HTTPConnection, exchange: Exchange) -> Caller:

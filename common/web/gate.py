@@ -15,7 +15,7 @@ from common.tickets import Tickets
 from common.web.call import Endpoint
 from common.web.problem import Refused, problem
 
-_SAFE = frozenset({"GET", "HEAD"})
+SAFE = frozenset({"GET", "HEAD"})
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\s:/?#@\[\]]+)(:[0-9]*)?")
 
 
@@ -43,7 +43,7 @@ class Gate:
         if found is None or not any(_named(found["name"], pattern) for pattern in self._hosts):
             detail = f"This is not the server of {host[:200]!r}. Names it may be called by are in its ALLOWED_HOSTS."
             raise Refused(problem(421, "foreign-host", "Not the server of this name", detail))
-        if connection.scope.get("method") in _SAFE:
+        if connection.scope.get("method") in SAFE:
             return
         for origin in connection.headers.getlist("origin"):
             self._from(origin.lower(), host)

@@ -10,6 +10,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from common.web.problem import Problem, problem
+from common.web.sockets import Socket
 
 HEAD_BYTES = 64 * 1024  # the request line and headers; others allow 8 KiB (nginx, gunicorn) to 1 MiB (Go)
 _WHOLE_SECONDS = 30.0  # from a request's first byte to its last, and from connecting to the first
@@ -19,8 +20,8 @@ _LINGER_SECONDS = 2.0
 class Http1(HttpToolsProtocol):
     """A connection."""
 
-    # Four attributes more would be too many for a dictionary that shares its keys: 1.2 kB, of each follower.
-    __slots__ = ("_head_bytes", "_in_head", "_late", "_refused")
+    # Five attributes more would be too many for a dictionary that shares its keys: 1.2 kB, of each follower.
+    __slots__ = ("_head_bytes", "_in_head", "_last", "_late", "_refused")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -28,6 +29,7 @@ class Http1(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._refused = False
+        self._last: Problem | None = None  # said once all is answered that was asked before it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Await a request."""
@@ -54,7 +56,13 @@ class Http1(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """The request is whole, and what comes now is no HTTP."""
         self._await_no_more()
+        if self.pipeline or self._answering():
+            detail = "A WebSocket cannot begin before all is answered that was asked over this connection."
+            return self._refuse(problem(400, "http", "Not HTTP", detail))
         super().handle_websocket_upgrade()
+        if not cast("Socket", self.transport.get_protocol()).handshake_initiated:  # and would never say why
+            detail = "This cannot begin a WebSocket: it has a body, or lines that are too long."
+            self._refuse(problem(400, "http", "Not HTTP", detail))
 
     def on_headers_complete(self) -> None:
         """Hand on a head that is not too long; it may have come in one piece."""
@@ -69,6 +77,13 @@ class Http1(HttpToolsProtocol):
         self._in_head, self._head_bytes = True, 0
         self._await_no_more()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with what was asked next, or with its refusal."""
+        over = not self.pipeline
+        super().on_response_complete()
+        if over and self._last is not None and not self.transport.is_closing():
+            self._say_last(self._last)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what came, and close: nobody can tell where the next request would begin."""
@@ -100,10 +115,25 @@ class Http1(HttpToolsProtocol):
     def _refuse(self, answer: Problem) -> None:
         if self._refused or self.transport.is_closing():
             return
-        if (cycle := self._answering()) and cycle.response_started:  # a refusal would be read as a part of that answer
+        cycle = self._answering()
+        if cycle and cycle.response_started:  # a refusal would be read as a part of that answer
             return self.transport.abort()
         self._refused = True
         self._await_no_more()
+        if cycle and cycle.more_body:  # it is this request that cannot be used
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if self.pipeline:
+                self.pipeline.popleft()
+                self._last = answer
+                return
+        elif cycle:
+            self._last = answer
+            return
+        self._say_last(answer)
+
+    def _say_last(self, answer: Problem) -> None:
+        self._unset_keepalive_if_required()
         answer.headers["connection"] = "close"
         headers = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
         self.transport.write(STATUS_LINE[answer.status_code] + headers + b"\r\n" + bytes(answer.body))

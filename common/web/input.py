@@ -9,11 +9,12 @@ from pydantic_core import from_json
 from starlette.requests import HTTPConnection, Request
 
 from common.errors import Invalid
+from common.models import LEVELS
 from common.web import problem
 from common.web.problem import Refused
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_RIGHT = "Send one JSON object in UTF-8, at most 200 levels deep and without NaN or Infinity."
+_RIGHT = f"Send one JSON object in UTF-8, at most {LEVELS} levels deep and without NaN or Infinity."
 
 
 KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
@@ -56,7 +57,7 @@ async def body(request: Request, model: type[_Model], limit_bytes: int) -> _Mode
         raise _not_json(f"Send the body as application/json; this one came {came}.", accept="application/json")
     if coding := request.headers.get("content-encoding"):
         raise _not_json(f"Send the body as it is; this one is encoded ({coding[:100]}).", accept_encoding="identity")
-    raw = await _read(request, limit_bytes)
+    raw = await read(request, limit_bytes)
     try:
         value = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
@@ -92,7 +93,13 @@ def fit(model: type[_Model], value: object, place: Callable[[problem.Location], 
         raise Refused(problem.of_validation(error, model, place)) from None
 
 
-async def _read(request: Request, limit_bytes: int) -> bytes:
+async def read(request: Request, limit_bytes: int) -> bytes:
+    """The request's body, once it is here whole.
+
+    Raises:
+        Refused: it is too long.
+        ClientDisconnect: the client has gone, or what it sends is no HTTP any more.
+    """
     told = request.headers.get("content-length", "")
     if told.isascii() and told.isdigit() and int(told[:20]) > limit_bytes:  # refused before it is sent
         raise _too_long(limit_bytes)

@@ -1,46 +1,27 @@
 """Jobs and pods that somebody has changed: what they say is theirs, and none of our functions falls over it."""
 
-import json
+import asyncio
 from typing import Any
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from common.jobs import info
 from common.kube import head, objects, reading
+from common.kube.runner import KubernetesRunner
 from common.models import CancelMark, RunStatus
-from tests.fuzz import EXAMPLES
+from common.names import is_run_id
+from tests.fuzz import fuzz
+from tests.fuzz.values import TIMES, changed
 from tests.unit.test_kube_objects import RECORD, RUN_ID, SETTINGS
 from tests.unit.test_kube_reading import LAUNCHED, MARK, condition
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
-    max_leaves=6,
-)
-TIMES = st.one_of(
-    st.just(LAUNCHED.isoformat()),
-    st.sampled_from(["2030-01-02", "2030-01-02T03:04:05", "never", ""]),
-    st.text(max_size=20),
-)
-
-
-def changed(model: Any) -> st.SearchStrategy[str]:
-    """A model's JSON with some of its values replaced, or something else."""
-    whole: dict[str, Any] = json.loads(model.model_dump_json())
-    values = st.one_of(JSON, TIMES)
-    near = st.dictionaries(st.sampled_from(sorted(whole)), values, max_size=2)
-    return st.one_of(
-        st.just(json.dumps(whole)), near.map(lambda other: json.dumps(whole | other)), JSON.map(json.dumps), st.text()
-    )
-
+from tests.unit.test_kube_runner import Answers
 
 ANNOTATIONS = st.fixed_dictionaries(
     {objects.RECORD: changed(RECORD)},
     optional={
         objects.CANCEL: changed(MARK),
         objects.SEALED: st.text(max_size=20),
-        objects.LAUNCHED_AT: TIMES,
+        objects.LAUNCHED_AT: st.one_of(TIMES, st.just(LAUNCHED.isoformat())),
         "other": st.text(max_size=5),
     },
 )
@@ -84,8 +65,48 @@ STATUSES = st.sampled_from(
 )
 
 
-@given(ANNOTATIONS, STATUSES, PODS, st.booleans())
-@EXAMPLES
+HOLDERS = st.one_of(
+    st.sampled_from(
+        ["", "/", f"{RUN_ID}/uid-1", f"{RUN_ID}/", "/uid-1", "../../secrets/x", f"{RUN_ID}/uid-1/x", "\u2028"]
+    ),
+    st.text(max_size=20),
+)
+
+
+@fuzz(st.one_of(st.none(), st.fixed_dictionaries({}, optional={"holderIdentity": st.one_of(st.none(), HOLDERS)})))
+def test_a_lease_that_somebody_has_changed(spec: dict[str, Any] | None) -> None:
+    """It names a run and a Job, or nobody; a name that is no run's is never a part of a path."""
+    found = {"metadata": {"resourceVersion": "7"}, **({} if spec is None else {"spec": spec})}
+    holder = reading.lease(found).holder
+    assert holder is None or holder.uid
+    server = Answers({}, [])
+    for one in [holder] if holder and not is_run_id(holder.run_id) else []:
+        assert asyncio.run(KubernetesRunner(SETTINGS, server).job(one.run_id)) is None
+    told = objects.lease("release", holder, "7")
+    assert reading.lease({**told, "metadata": {"resourceVersion": "7"}}).holder == holder
+
+
+EVENTS = st.lists(
+    st.fixed_dictionaries(
+        {"involvedObject": st.fixed_dictionaries({"kind": st.sampled_from(["Pod", "Job"])})},
+        optional={
+            "message": st.one_of(st.none(), st.text(max_size=20)),
+            "lastTimestamp": st.one_of(st.none(), TIMES),
+            "eventTime": st.one_of(st.none(), TIMES),
+        },
+    ),
+    max_size=4,
+)
+
+
+@fuzz(EVENTS)
+def test_events_of_anybody(events: list[dict[str, Any]]) -> None:
+    """Whoever may make events says in them what it likes: the last of them is told, or nothing."""
+    told = reading.warning(events)
+    assert (told is None) == (not events)
+
+
+@fuzz(ANNOTATIONS, STATUSES, PODS, st.booleans())
 def test_a_job_that_somebody_has_changed(
     annotations: dict[str, str],
     status: dict[str, Any],

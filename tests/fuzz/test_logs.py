@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from common.archive import Damaged, Reader, packed
@@ -18,7 +17,7 @@ from common.frames import Lines
 from common.kube.log import Log
 from common.streams import _chunk
 from common.web.transports import TEXTS, messages, ndjson, sse
-from tests.fuzz import EXAMPLES
+from tests.fuzz import fuzz
 from tests.unit.samples import RUN_ID
 
 TIMES = st.one_of(
@@ -63,8 +62,7 @@ def assert_told(lines: Sequence[Line]) -> None:
         assert TEXTS[False, False](frame) == b"".join(line.text + b"\n" for line in lines)
 
 
-@given(FILES, CUTS)
-@EXAMPLES
+@fuzz(FILES, CUTS)
 def test_the_runtimes_file(file: bytes, cuts: list[int]) -> None:
     """Cut anywhere the lines are the same, and what is no record is counted."""
 
@@ -79,8 +77,7 @@ def test_the_runtimes_file(file: bytes, cuts: list[int]) -> None:
     assert_told(list(number(lines)))
 
 
-@given(st.binary(max_size=40_000), st.booleans())
-@EXAMPLES
+@fuzz(st.binary(max_size=40_000), st.booleans())
 def test_what_is_written_is_read(text: bytes, ended: bool) -> None:  # what Hypothesis gives
     """Whatever a line has but a newline: it comes back as it was, in pieces or at once, in either format."""
     text = text.replace(b"\n", b"")
@@ -91,8 +88,7 @@ def test_what_is_written_is_read(text: bytes, ended: bool) -> None:  # what Hypo
     assert [line.text for line in [*log.feed(file.partition(b" ")[0] + b" " + text + b"\n"), *log.rest()]] == [text]
 
 
-@given(FILES, CUTS)
-@EXAMPLES
+@fuzz(FILES, CUTS)
 def test_the_api_servers_answer(file: bytes, cuts: list[int]) -> None:
     """Cut anywhere the lines are the same."""
     whole, cut = Log(), Log()
@@ -110,8 +106,7 @@ FIELDS = st.dictionaries(
 )
 
 
-@given(st.lists(st.tuples(IDS, FIELDS), max_size=6), st.booleans())
-@EXAMPLES
+@fuzz(st.lists(st.tuples(IDS, FIELDS), max_size=6), st.booleans())
 def test_a_stream_that_somebody_has_written_to(entries: list[tuple[bytes, dict[bytes, bytes]]], first: bool) -> None:
     """A recorder's user may append what it likes, under ids that grow."""
     entries.sort(key=lambda entry: tuple(map(int, entry[0].split(b"-"))))
@@ -134,8 +129,7 @@ LINES = st.lists(
 CHANGES = st.lists(st.tuples(st.integers(0, 800), st.integers(0, 255)), max_size=4)
 
 
-@given(LINES, CHANGES, st.booleans(), st.one_of(st.none(), st.integers(0, 800)))
-@EXAMPLES
+@fuzz(LINES, CHANGES, st.booleans(), st.one_of(st.none(), st.integers(0, 800)))
 def test_an_archive_that_somebody_has_written_to(
     raw: list[RawLine],
     changes: list[tuple[int, int]],
@@ -167,8 +161,7 @@ def test_an_archive_that_somebody_has_written_to(
         assert found == lines
 
 
-@given(st.text(max_size=40))
-@EXAMPLES
+@fuzz(st.text(max_size=40))
 def test_ids(text: str) -> None:
     """What is no id is none, and what is one is spelled like that again but for zeros before it."""
     with suppress(ValueError):

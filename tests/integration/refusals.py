@@ -16,7 +16,7 @@ KEY = "first"
 # What is right, in words that recur.
 A_RUN_ID = "a run's id as it was received: run- and 16 of the characters a-z and 2-7"
 A_PIPELINE = (
-    "use a path, a URL or owner/name: at most 1024 characters, the first neither a dash nor a space, "
+    "use a path, a URL or owner/name: at most 1024 characters, the first neither a dash, an @ nor a space, "
     "none a control character"
 )
 A_REVISION = (
@@ -39,7 +39,7 @@ STATES = (
     "separated by commas without spaces"
 )
 TYPES = "use some of log, status, progress, separated by commas without spaces"
-ONE_OBJECT = "Send one JSON object in UTF-8, at most 200 levels deep and without NaN or Infinity."
+ONE_OBJECT = "Send one JSON object in UTF-8, at most 199 levels deep and without NaN or Infinity."
 TOO_LONG = f"The body is longer than {LIMIT_BYTES} bytes. Put large data where the pipeline can read it."
 NO_HTTP = "A header, the request line, or the length of the body is not as RFC 9112 has it."
 ALLOWED = "allowed are: paths below the directory of pipelines, nf-core/"

@@ -619,16 +619,22 @@ async def test_a_record_of_another_form_is_not_absence(place: LocalPlace, runner
     job = await runner.create(a_record())
     file = place.state.run(job.run_id) / "job.json"
     whole = json.loads(file.read_bytes())
-    file.write_text(json.dumps(whole | {"record": {"of": "another version"}}))
-    with pytest.raises(Unavailable, match=job.run_id):
-        await runner.job(job.run_id)
-    assert list(await runner.jobs()) == []
+    for odd in ({"record": {"of": "another version"}}, {"started_at": "never"}, {"started_at": "2030-01-01T00:00:00"}):
+        file.write_text(json.dumps(whole | odd))
+        with pytest.raises(Unavailable, match=job.run_id):
+            await runner.job(job.run_id)
+        assert list(await runner.jobs()) == []
 
 
-async def test_a_damaged_lease_is_not_taken_for_an_empty_one(place: LocalPlace, runner: LocalRunner) -> None:
+@pytest.mark.parametrize(
+    "content", [b"{", b'{"version": "x"}', b'{"run_id": 5}', b'{"uid": "\\ud800"}', b"[" * 100_000], ids=range(5)
+)
+async def test_a_damaged_lease_is_not_taken_for_an_empty_one(
+    place: LocalPlace, runner: LocalRunner, content: bytes
+) -> None:
     """No crash can do that, so nobody guesses."""
     await runner.write_lease(await runner.lease(), Holder("run", "uid"))
-    place.state.lease.write_bytes(b"{")
+    place.state.lease.write_bytes(content)
     with pytest.raises(Unavailable, match=r"lease\.json"):
         await runner.lease()
 

@@ -85,9 +85,9 @@ async def read(client: ClientConnection) -> Told:
 
 
 @asynccontextmanager
-async def serve(parts: Platform, *, narrow: bool = False) -> AsyncIterator[Served]:
-    """A real server on a free port; `narrow`: the kernel takes little off its hands."""
-    config = configuration(App(*stream.app.endpoints, open_platform=lambda: parts), parts.settings)
+async def serve(parts: Platform, *, narrow: bool = False, app: App = stream.app) -> AsyncIterator[Served]:
+    """A real server of an application on a free port; `narrow`: the kernel takes little off its hands."""
+    config = configuration(App(*app.endpoints, open_platform=lambda: parts), parts.settings)
     config.lifespan = "off"  # the world lets go of its platforms
     config.timeout_graceful_shutdown = 10
     server = uvicorn.Server(config)

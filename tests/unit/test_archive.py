@@ -161,6 +161,7 @@ def test_what_is_damaged_ends_what_can_be_read(directory: Path, tmp_path: Path) 
         damaged(gzip.compress(b"no line\n")),
         damaged(gzip.compress(b"1" * 40_000_000)),
         damaged(gzip.compress(b"99999999999999999999-0 1 o x\n")),
+        *(damaged(gzip.compress(b"1900000000000-0 %b o x\n" % time)) for time in (b"9" * 21, b"-1", b"1_0", b"")),
     ]
     for harm in harms:
         segments[1].unlink()

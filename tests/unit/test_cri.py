@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.cri import PIECE_BYTES, Joiner, RawLine, format_time, record
+from common.cri import PIECE_BYTES, Joiner, RawLine, format_time, parse_time, record
 from common.local.log import Log
 
 # Real ones: containerd 1.7, and CRI-O with an offset.
@@ -104,6 +104,17 @@ def test_what_is_no_record_is_counted_and_left_out() -> None:
     junk = b"\n2026-13-01 stdout F x\n2026-11-24T01:35:33Z stdin F x\n2026-11-24T01:35:33Z stdout X x\n\xff\n"
     assert list(joiner.feed(junk + record(7, "stdout", b"on"))) == [RawLine(7, "stdout", b"on")]
     assert joiner.malformed == 5
+
+
+@pytest.mark.parametrize("time", ["1969-12-31T23:59:59.9Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_cannot_be_told_again_is_none(time: str) -> None:
+    """Not by its zone, either: whoever follows would be told of it in UTC."""
+    joiner = Joiner()
+    assert list(joiner.feed(time.encode() + b" stdout F x\n" + record(7, "stdout", b"on"))) == [
+        RawLine(7, "stdout", b"on")
+    ]
+    with pytest.raises(ValueError, match="time"):
+        parse_time(time.encode())
 
 
 @given(

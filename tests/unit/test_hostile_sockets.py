@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from common.connection import Connection
+from common.settings import Settings
 from common.web import http1
 from common.web.http1 import HEAD_BYTES
 from tests.unit.logs import World, eventually
@@ -336,3 +338,49 @@ async def test_text_with_control_characters_does_not_get_into_the_log(
     answered = [vars(record) for record in caplog.records if record.name == "access"]
     assert len(answered) == 2
     assert all("a b" not in str(one.get("request_id")) for one in answered)
+
+
+async def statuses(reader: asyncio.StreamReader) -> list[int]:
+    """Of all answers until the connection ends."""
+    return [int(part[:3]) for part in (await reader.read()).split(b"HTTP/1.1 ")[1:]]
+
+
+@pytest.mark.parametrize(
+    ("behind", "status"),
+    [(b"\x00\x01 no HTTP\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nX: %b" % (b"x" * 3 * HEAD_BYTES), 431), (b"shake", 400)],
+    ids=["noise", "endless", "a WebSocket"],
+)
+async def test_what_was_asked_before_is_answered_before_a_refusal(
+    given: World, served: Served, caplog: pytest.LogCaptureFixture, behind: bytes, status: int
+) -> None:
+    """Or the refusal would be taken for its answer, though it has been done; and each is answered once."""
+    given.runner.start()
+    behind = handshake(served.port) if behind == b"shake" else behind
+    async with connected(served) as (reader, writer):
+        asked = b"GET %b?follow=false HTTP/1.1\r\nHost: localhost\r\n\r\n" % STREAM
+        writer.write(asked + TICKET + b"Content-Length: 2\r\n\r\n{}" + behind)
+        assert await statuses(reader) == [200, 201, status]
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+    await is_well(served)
+
+
+async def test_what_is_not_whole_is_not_done(given: World, served: Served) -> None:
+    """A request that changes something is refused for a broken body, though nobody reads that."""
+    given.runner.start()
+    client = Connection.open(Settings(redis_url=given.url))
+    async with connected(served) as (reader, writer), client.use() as redis:
+        asked = b"GET %b?follow=false HTTP/1.1\r\nHost: localhost\r\n\r\n" % STREAM
+        writer.write(TICKET + b"Transfer-Encoding: chunked\r\n\r\nno size\r\n" + asked)
+        assert await statuses(reader) == [400]
+        assert await redis.keys("nfc:ticket:*") == []
+    await client.close()
+    await is_well(served)
+
+
+async def test_a_websocket_whose_handshake_has_a_body(given: World, served: Served) -> None:
+    """It is refused, and not waited on for ever."""
+    given.runner.start()
+    async with connected(served) as (reader, writer):
+        writer.write(handshake(served.port).replace(b"\r\n\r\n", b"\r\nContent-Length: 1\r\n\r\nx"))
+        assert await refusal(reader) == (400, "http")
+    await is_well(served)

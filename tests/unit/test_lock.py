@@ -1,5 +1,6 @@
 """The slot's verdicts: who is told what, who is sent to look, and who may write down what was seen."""
 
+import pytest
 from redis.asyncio import Redis
 
 from common.connection import Connection
@@ -186,3 +187,16 @@ async def test_a_version_from_before_a_stale_replica_is_void(client: "Redis", co
     await client.restore("nfc:slot", 0, replica, replace=True)
     assert (await lock.ask(TWO.run_id)).kind == "look"
     assert not await lock.settle(before, ONE.run_id)
+
+
+@pytest.mark.parametrize("odd", ["", "x", "nan", "1e400", "1.5", "-1", "9" * 20])
+async def test_numbers_that_nobody_of_ours_has_written_hold_nobody_up(
+    connection: Connection, client: "Redis", odd: str
+) -> None:
+    """Whoever is sent to look can write down what it saw, and it is told from then on."""
+    lock = await _known(connection)
+    await client.hset("nfc:slot", mapping={"version": odd, "run": ONE.run_id, "seen": odd, "look": odd})
+    verdict = await lock.ask()
+    assert verdict.kind == "look"
+    assert await lock.settle(verdict, ONE.run_id)
+    assert (await lock.ask()).run == ONE

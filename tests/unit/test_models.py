@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from common.models import CancelMark, Progress, RunInfo, RunRecord, RunRequest
+from common.models import LEVELS, CancelMark, Progress, RunInfo, RunRecord, RunRequest
 from tests.unit.samples import MARK, RUN_ID, record, run
 
 
@@ -62,9 +62,9 @@ def test_accepted_as_it_is(values: dict[str, Any]) -> None:
 _CONTROL = ["a\nb", "a\n", "\na", "a\x00", "a\x1b[0m", "a\x7f", "a\x85"]
 
 
-@pytest.mark.parametrize("text", ["", "-profile", "--x", " p", "\tp", "x" * 1025, *_CONTROL])
+@pytest.mark.parametrize("text", ["", "-profile", "--x", "@options", " p", "\tp", "x" * 1025, *_CONTROL])
 def test_pipelines_refused(text: str) -> None:
-    """A pipeline can neither be taken for an option nor carry control characters."""
+    """A pipeline can neither be taken for an option, or a file of them, nor carry control characters."""
     assert _refused(pipeline=text) == [("pipeline",)]
 
 
@@ -167,6 +167,21 @@ def test_bodies_that_are_no_parameters_are_refused(text: str) -> None:
         RunRequest.model_validate_json(f'{{"pipeline": "p", "parameters": {{"x": {text}}}}}')
 
 
+@pytest.mark.parametrize("inmost", [1, "x", None, True, [], {}])
+def test_what_is_accepted_is_not_too_deep_to_be_read_in_its_record(inmost: Any) -> None:
+    """A record is a level deeper than its request: at the bound it is read back, beyond it the request is refused."""
+
+    def nested(levels: int) -> dict[str, Any]:
+        value = inmost
+        for level in range(levels - (inmost in ([], {}))):  # an empty one is a level, too
+            value = [value] if level % 2 else {"x": value}
+        return {"x": value}
+
+    accepted = record(request=RunRequest(pipeline="p", parameters=nested(LEVELS - 2)))
+    assert RunRecord.model_validate_json(accepted.model_dump_json()) == accepted
+    assert _refused(parameters=nested(LEVELS - 1)) == [("parameters",)]
+
+
 @pytest.mark.parametrize("parameters", [[], "x", None, {"": 1}, {"x" * 257: 1}, {"x": {1, 2}}, {"x": b"b"}, {1: 1}])
 def test_parameters_refused(parameters: Any) -> None:
     """Parameters are a JSON object with names."""
@@ -192,6 +207,19 @@ def test_parameters_keep_value_and_type(parameters: dict[str, Any]) -> None:
     back = RunRecord.model_validate_json(accepted.model_dump_json())
     assert back == accepted
     assert repr(back.request.parameters) == repr(parameters)
+
+
+@pytest.mark.parametrize(
+    "change", [{"run_id": "../run"}, {"session_id": "'; x = '"}, {"session_id": "-c"}, {"resumed_from": "run-1"}]
+)
+def test_a_record_that_somebody_has_changed_brings_no_text_of_its_own_into_commands_and_paths(
+    change: dict[str, str],
+) -> None:
+    """What is put into Nextflow's command line and configuration, and into paths, has one form."""
+    with pytest.raises(ValidationError):
+        RunRecord.model_validate(dict(record()) | change)
+    with pytest.raises(ValidationError):
+        RunInfo.model_validate(dict(run(3)) | change)
 
 
 @pytest.mark.parametrize("value", [record(), run(3), MARK, Progress()])

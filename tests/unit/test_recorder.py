@@ -1,13 +1,15 @@
 """The recorder: everything is in the archive before Redis has it, and Redis has its end after everything else."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from common import archive
 from common.errors import Unavailable
+from common.recorder import recorder
 from common.recorder.recorder import Recorder, Trace
 from tests.unit.logs import World, world
 from tests.unit.test_follow import entries, hurry, texts
@@ -88,3 +90,18 @@ def test_a_trace_is_read_row_by_row(tmp_path: Path) -> None:
     assert trace.rows() == []
     path.write_text(HEAD + ROW + ROW, "utf-8")
     assert len(trace.rows()) == 1
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_in_a_trace_s_place_is_not_waited_for(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    """A run may put anything there, and would otherwise keep its recorder from recording."""
+    put(tmp_path / "trace.txt")
+    assert Trace(tmp_path / "trace.txt").rows() == []
+
+
+def test_a_long_trace_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than so much of it is held at a time, and no row is lost."""
+    monkeypatch.setattr(recorder, "_TRACE_BYTES", len(HEAD + ROW) + 3)
+    (tmp_path / "trace.txt").write_text(HEAD + ROW * 3, "utf-8")
+    trace = Trace(tmp_path / "trace.txt")
+    assert [len(trace.rows()) for _ in range(3)] == [1, 2, 0]

@@ -94,7 +94,12 @@ def test_ways_to_redis(url: str) -> None:
         ({"REDIS_URL": "rediss://h?socket_timeout=90"}, "REDIS_URL=(not shown): must be "),
         ({"REDIS_SENTINELS": "a:1, b"}, "REDIS_SENTINELS='a:1, b': 'b' is not HOST:PORT"),
         ({"REDIS_SENTINELS": "a:65536"}, "REDIS_SENTINELS='a:65536': 'a:65536' is not HOST:PORT"),
-        ({"REDIS_CA_FILE": "/none"}, "REDIS_CA_FILE='/none': Path does not point to a file"),
+        (
+            {"REDIS_CA_FILE": "/" + "x" * 300},
+            f"REDIS_CA_FILE='/{'x' * 300}': Path does not point to a file that can be",
+        ),
+        ({"HEAD_POD": "[" * 50_000}, f"HEAD_POD='{'[' * 50_000}': too many levels deep"),
+        ({"REDIS_CA_FILE": "/none"}, "REDIS_CA_FILE='/none': Path does not point to a file that can be read"),
         (
             {"REDIS_USERNAME": "ada"},
             "REDIS_USERNAME, REDIS_PASSWORD and REDIS_SENTINELS need a REDIS_URL: the embedded Redis has none.",

@@ -90,6 +90,9 @@ def test_what_is_not_listed_is_not_allowed(root: Path, name: str) -> None:
         "https:///team/a",
         "ssh://-oProxyCommand/team/a",
         "javascript://git.example/team/a",
+        "https://\u212aernel.example/team/a",  # the Kelvin sign, whose small letter is k
+        "http\u017f://git.example/team/a",  # the long s, whose capital is S
+        "https://git.example:\u0661/team/a",
         "/data/pipes/../../etc/passwd",
     ],
 )

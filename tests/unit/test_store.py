@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from common.connection import Connection
+from common.errors import Unavailable
 from common.models import RunInfo
 from common.phases import State, may_follow
 from common.settings import Settings
@@ -315,3 +316,20 @@ def test_indexes_stay_in_step(writes: list[tuple[int, State, int]], most: int) -
         await client.aclose()
 
     asyncio.run(main())
+
+
+async def test_a_record_that_somebody_has_written_is_not_told(connection: Connection, client: "Redis") -> None:
+    """Nor one of another run, nor a page with either, nor an index of what is no run: the cluster knows."""
+    store, some = _store(connection), run(1)
+    assert await store.record(some, _STAMP)
+    for info in (b"\xff", b"{}", run(2).model_dump_json().encode()):
+        await client.hset(f"nfc:run:{some.run_id}", "info", info)
+        for reading in (store.run(some.run_id), store.page(5)):
+            with pytest.raises(Unavailable, match="damaged"):
+                await reading
+            store = _store(Connection(client))  # Redis counts as away for a moment
+    await client.zadd("nfc:history", {b"\xff": 0})
+    with pytest.raises(Unavailable, match="damaged"):
+        await store.page(1)
+    await client.hset(f"nfc:run:{some.run_id}", "state", b"\xff")
+    assert await _store(Connection(client)).without_end([some.run_id]) == [some.run_id]

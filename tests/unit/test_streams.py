@@ -10,7 +10,7 @@ import pytest
 from common.connection import Connection
 from common.errors import Unavailable
 from common.events import ZERO, Line, LineId, line_event
-from common.models import ProcessProgress, Progress
+from common.models import FollowerCounts, ProcessProgress, Progress
 from common.settings import Settings
 from common.streams import Streams
 from tests.unit.samples import RUN_ID
@@ -214,3 +214,14 @@ async def test_sums_that_are_none_do_not_stop_a_writer(client: "Redis", streams:
         done, top = await streams.append(RUN_ID, 1, top, lines(*[b"y"] * 40, start=start))
         assert done
     assert (await streams.read(RUN_ID, 1, LineId(88, 0), 5)).lines == lines(b"y", start=89)
+
+
+@pytest.mark.parametrize("odd", ["", "x", "-1 {}", " {}", "9" * 400 + " {}"])
+async def test_a_word_that_no_process_has_said_hides_no_other(client: "Redis", streams: Streams, odd: str) -> None:
+    """Who follows is told without it, and it is forgotten with the next that is said."""
+    key = f"nfc:followers:{RUN_ID}"
+    await client.hset(key, "odd", odd)
+    assert (await streams.told(RUN_ID)).streaming.tailers == 0
+    await streams.say_followers(RUN_ID, "me", FollowerCounts(sse=2))
+    assert await client.hkeys(key) == [b"me"]
+    assert (await streams.told(RUN_ID)).streaming.followers == FollowerCounts(sse=2)

@@ -142,3 +142,10 @@ async def test_tickets_and_tokens_are_never_logged(app: App, token: str, caplog:
     written = " ".join(str(vars(record)) for record in ours)
     assert [vars(record)["caller"] for record in ours if record.name == "access"] == ["ada", "ada", None, None]
     assert not {secret for secret in (ticket, token, "wr0ng") if secret in written}
+
+
+async def test_a_name_that_nobody_of_ours_has_written_is_still_a_reader_s(tickets: Tickets, client: "Redis") -> None:
+    """Redis is believed that there is such a ticket, and it is of use to read, whatever stands there for a name."""
+    key = f"nfc:ticket:{hashlib.sha256(b'ticket').hexdigest()}"
+    await client.set(key, b"\xff")
+    assert await tickets.redeem("ticket") == Caller("\ufffd", "read")
