@@ -29,10 +29,12 @@ class Sources:
     Attributes:
         allowed: prefixes that end with a slash, whole names, `./`, or `*`.
         root: the directory that a relative path is below; None where none is to be seen from here.
+        launch: where Nextflow is started; None where that is not to be seen from here.
     """
 
     allowed: tuple[str, ...]
     root: Path | None
+    launch: Path | None = None
 
     def resolve(self, pipeline: str) -> str:
         """What Nextflow is told to run: the real path of what is below `root`, else the name itself.
@@ -49,8 +51,10 @@ class Sources:
             name = pipeline
         else:
             raise Invalid(_POINTER, f"there is no {pipeline!r} in the directory of pipelines{self._others()}")
-        if ANY in self.allowed or any(_below(name, entry) for entry in self.allowed):
+        if ANY in self.allowed:
             return name
+        if any(_below(name, entry) for entry in self.allowed):
+            return name if self.launch is None else unhidden(name, self.launch)
         raise NotAllowed(_POINTER, f"{pipeline!r} is not from an allowed source{self._others()}")
 
     def root_of(self, resolved: str) -> str | None:
@@ -71,6 +75,18 @@ class Sources:
     def _others(self) -> str:
         names = ("paths below the directory of pipelines" if entry == LOCAL else entry for entry in self.allowed)
         return f"; allowed are: {', '.join(names)}"
+
+
+def unhidden(name: str, launch: Path) -> str:
+    """The name of a pipeline, if nothing lies under it where Nextflow is started: it would run that and fetch nothing.
+
+    Raises:
+        NotAllowed: an earlier run has put something there.
+    """
+    if not PurePath(name).is_absolute() and os.path.lexists(launch / name):
+        reason = f"there is a {name!r} in the launch directory, which Nextflow would run instead; remove that"
+        raise NotAllowed(_POINTER, reason)
+    return name
 
 
 def _below(name: str, entry: str) -> bool:

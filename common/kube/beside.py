@@ -6,9 +6,11 @@ from common.kube.objects import CONTAINER, FAILURES, PREPARE, RECORDER, RESTRICT
 from common.kube.transport import Object
 from common.models import RunRecord
 from common.settings import Settings
+from common.sources import ANY
 
 RUN = PurePosixPath("/run/nextflow-controller")  # what the containers of one pod have in common
 ATTEMPT_CONFIG = RUN / "attempt.config"
+LAST_WORDS = PurePosixPath("/dev/termination-log")  # what the kubelet tells of a container that has ended
 TRACE = RUN / "trace.txt"
 PIPELINES = PurePosixPath("/pipelines")
 _MODULES = {PREPARE: "common.kube.prepare", RECORDER: "common.recorder.kubernetes"}
@@ -36,13 +38,16 @@ def kept(work_path: str, run_id: str = "") -> PurePosixPath:
     return PurePosixPath(work_path) / _KEPT / run_id
 
 
-def containers(record: RunRecord, settings: Settings, image: str, bundle: str | None) -> Object:
+def containers(record: RunRecord, settings: Settings, image: str, pipeline: str, bundle: str | None) -> Object:
     """The part of a head's pod that is about them.
 
     Args:
+        pipeline: what Nextflow is told to run.
         bundle: the directory of the image that has the pipeline; Nextflow finds it at the same path.
     """
-    prepare = _container(PREPARE, image, settings, record.run_id, record.session_id, _goes_on(record), bundle or "")
+    fetched = "" if ANY in settings.pipeline_sources else pipeline
+    orders = (record.run_id, record.session_id, _goes_on(record), fetched, bundle or "")
+    prepare = _container(PREPARE, image, settings, *orders)
     found: Object = {"initContainers": [prepare], "volumes": []}
     if settings.recorder_secret is not None:
         found["initContainers"].append(_recorder(record, settings, image, settings.recorder_secret))

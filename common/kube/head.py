@@ -96,7 +96,7 @@ def _pod(record: RunRecord, settings: Settings, pipeline: str, bundle: str | Non
     head = _head(record, settings, pipeline)
     if settings.controller_image is None:
         return head
-    pod: Object = merged(head, beside.containers(record, settings, settings.controller_image, bundle))
+    pod: Object = merged(head, beside.containers(record, settings, settings.controller_image, pipeline, bundle))
     return pod
 
 

@@ -1,11 +1,12 @@
 """What happens in a head's pod before Nextflow is started: an attempt finds the place as it needs it.
 
-    python -m common.kube.prepare RUN_ID SESSION_ID fresh|resume BUNDLE
+    python -m common.kube.prepare RUN_ID SESSION_ID fresh|resume PIPELINE BUNDLE
 
 The tasks of an earlier attempt are ended, as its head cannot do so any more: no two attempts have tasks
 at a time. Nextflow is told to go on with its session where that has left something. What is kept of runs
-that are past their retention is removed, as nobody else of the controller may touch the volume. BUNDLE,
-where it is not empty, is a directory of this image that Nextflow is to have.
+that are past their retention is removed, as nobody else of the controller may touch the volume. PIPELINE is
+what is allowed to be run, or empty where anything is; something else under that name refuses the start.
+BUNDLE, where it is not empty, is a directory of this image that Nextflow is to have.
 
 Each step can be done again: a pod whose node is restarted does this once more.
 """
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common import nextflow
-from common.errors import Unavailable
+from common.errors import NotAllowed, Unavailable
 from common.kube import beside
 from common.kube.paths import Paths
 from common.kube.tasks import delete, find
@@ -30,6 +31,7 @@ from common.kube.transport import Api
 from common.names import is_run_id
 from common.observe import configure_logging
 from common.settings import Settings
+from common.sources import unhidden
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +115,15 @@ async def _end_earlier(settings: Settings, run_id: str) -> None:
         await api.close()
 
 
-def _main(run_id: str, session_id: str, mode: str, bundle: str) -> None:
+def _main(run_id: str, session_id: str, mode: str, pipeline: str, bundle: str) -> None:
     settings = Settings.read(os.environ)
     configure_logging(settings.log_level)
+    try:
+        if pipeline:
+            unhidden(pipeline, Path(settings.work_path))
+    except NotAllowed as refused:
+        Path(beside.LAST_WORDS).write_text(refused.reason, "utf-8")
+        sys.exit(str(refused))
     again = os.environ["FAILURES"] != "0"
     if again:
         asyncio.run(_end_earlier(settings, run_id))
@@ -132,6 +140,6 @@ def _main(run_id: str, session_id: str, mode: str, bundle: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 5:
+    if len(sys.argv) != 6:
         sys.exit(__doc__)
     _main(*sys.argv[1:])

@@ -139,9 +139,10 @@ def _end(condition: dict[str, Any], heads: Sequence[Object], failures: int) -> _
         if ended:
             return _End(ended["exitCode"], _words(ended["exitCode"], ended.get("reason")))
         for status in pod.get("status", {}).get("initContainerStatuses", []):
-            code = status.get("state", {}).get("terminated", {}).get("exitCode")
-            if code and status["name"] != RECORDER:
-                return _End(None, f"Nextflow was not started: {status['name']} ended with exit code {code} before it.")
+            before = status.get("state", {}).get("terminated", {})
+            if (code := before.get("exitCode")) and status["name"] != RECORDER:
+                why = before.get("message") or f"{status['name']} ended with exit code {code} before it."
+                return _End(None, f"Nextflow was not started: {why}")
     if DISRUPTED in condition.get("message", "") or condition.get("reason") == _EXHAUSTED:
         return _End(None, f"{_TAKEN}.")
     if told := _EXIT_CODE.search(condition.get("message", "")):

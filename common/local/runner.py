@@ -75,7 +75,7 @@ class LocalRunner:
         self._nextflow = nextflow
         self._installed = installed
         self._environ = dict(environ)
-        self._sources = replace(sources, root=sources.root and sources.root.absolute())
+        self._sources = replace(sources, root=sources.root and sources.root.absolute(), launch=self._state.launch)
         self._config = config
         self._grace_seconds = grace_seconds
         self._recorder = list(recorder)

@@ -150,8 +150,8 @@ def test_the_same_key_with_another_body_is_told_apart_from_a_fresh_record(store:
         other = RunRequest(pipeline="other")
         record_of_other = await claim._record(platform, other, "me", "k")
         with pytest.raises(KeyReused):
-            await claim._start(platform, record_of_other)
-        again = await claim._start(platform, await claim._record(platform, _MAIN, "me", "k"))
+            await claim._start(platform, record_of_other, claim._claim)
+        again = await claim._start(platform, await claim._record(platform, _MAIN, "me", "k"), claim._claim)
         assert (again.run.run_id, again.attached) == (first.run.run_id, False)
 
     scripted(store, story)
@@ -176,7 +176,7 @@ def test_the_same_key_with_another_body_is_told_apart_when_redis_goes_away_meanw
         other = await claim._record(platform, RunRequest(pipeline="other"), "me", "k")
         assert other.run_id == first.run.run_id
         with pytest.raises(KeyReused):
-            await claim._start(platform, other)
+            await claim._start(platform, other, claim._claim)
 
     scripted(store, story)
 

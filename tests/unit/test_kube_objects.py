@@ -102,7 +102,8 @@ def test_a_job_is_inert_restricted_and_carries_its_record() -> None:
         ],
     }
     [prepare] = made["spec"]["template"]["spec"].pop("initContainers")
-    assert prepare["command"] == ["python", "-m", "common.kube.prepare", RUN_ID, RECORD.session_id, "fresh", ""]
+    orders = [RUN_ID, RECORD.session_id, "fresh", "owner/name", ""]
+    assert prepare["command"] == ["python", "-m", "common.kube.prepare", *orders]
     assert made == {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -105,6 +105,7 @@ def test_a_job_that_has_ended_in_full() -> None:
 
 
 PREPARE = {"name": "prepare", "state": {"terminated": {"exitCode": 1}}}
+PREPARE_REFUSED = {"name": "prepare", "state": {"terminated": {"exitCode": 1, "message": "its own words"}}}
 
 
 def ended(code: int, reason: str = "Error") -> dict[str, Any]:
@@ -159,6 +160,12 @@ FAILED_BY_POLICY = condition(
             [a_pod(phase="Failed") | {"status": {"initContainerStatuses": [PREPARE]}}],
             None,
             "Nextflow was not started: prepare ended with exit code 1 before it.",
+        ),
+        (
+            condition("Failed") | {"reason": "BackoffLimitExceeded"},
+            [a_pod(phase="Failed") | {"status": {"initContainerStatuses": [PREPARE_REFUSED]}}],
+            None,
+            "Nextflow was not started: its own words",
         ),
         (
             condition("Failed", "Job was active longer than specified deadline"),

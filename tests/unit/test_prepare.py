@@ -182,6 +182,21 @@ def test_an_attempt_is_prepared_whatever_is_where_runs_are_kept(
     monkeypatch.setattr(prepare, "configure_logging", lambda level: None)
     monkeypatch.setenv("WORK_PATH", str(tmp_path))
     monkeypatch.setenv("FAILURES", "0")
-    prepare._main(RUN_ID, SESSION, "fresh", "")
+    prepare._main(RUN_ID, SESSION, "fresh", "owner/name", "")
     assert (tmp_path / "attempt.config").read_text() == ""
     assert (kept / RUN_ID).is_dir() is (case == "absent")
+
+
+def test_what_lies_under_the_name_of_an_allowed_pipeline_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier run may have put it there: Nextflow takes a file or directory before it fetches anything."""
+    monkeypatch.setattr(beside, "LAST_WORDS", tmp_path / "words")
+    monkeypatch.setattr(prepare, "configure_logging", lambda level: None)
+    monkeypatch.setenv("WORK_PATH", str(tmp_path))
+    monkeypatch.setenv("FAILURES", "0")
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="which Nextflow would run instead"):
+        prepare._main(RUN_ID, SESSION, "fresh", "owner/name", "")
+    reason = "there is a 'owner/name' in the launch directory, which Nextflow would run instead; remove that"
+    assert (tmp_path / "words").read_text() == reason

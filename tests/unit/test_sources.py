@@ -136,3 +136,17 @@ def test_a_star_allows_any(root: Path, name: str) -> None:
     """Whoever may start a run may then run anything."""
     assert Sources(("*",), root).resolve(name) == name
     assert RunRequest(pipeline=name).pipeline == name
+
+
+@pytest.mark.parametrize("name", ["nf-core/rnaseq", "https://git.example/team/a"])
+def test_what_a_run_has_left_under_the_name_of_a_pipeline_is_not_run(root: Path, name: str) -> None:
+    """Nextflow would take it for a path; where any pipeline is allowed, so is that one."""
+    launch = root.parent / "launch"
+    sources = Sources(LISTED, root, launch)
+    assert sources.resolve(name) == name
+    (launch / name).mkdir(parents=True)
+    with pytest.raises(NotAllowed, match="which Nextflow would run instead"):
+        sources.resolve(name)
+    assert Sources(("*",), root, launch).resolve(name) == name
+    assert sources.resolve("/data/pipes/main.nf") == "/data/pipes/main.nf"
+    assert sources.resolve("main.nf") == str(root / "main.nf")
