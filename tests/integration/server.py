@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = (sys.executable, "-m", "functions.server")
 API = "/api/v1/pipeline"
 ENDS = {"succeeded", "failed", "cancelled"}
 PATIENCE_SECONDS = 90.0  # to give up, on a busy machine; no test passes by waiting it out
@@ -24,8 +25,9 @@ PATIENCE_SECONDS = 90.0  # to give up, on a busy machine; no test passes by wait
 class LocalServer:
     """A server that can be started, killed and started again on the same state."""
 
-    def __init__(self, state_dir: Path, **environ: str) -> None:
+    def __init__(self, state_dir: Path, *, program: Sequence[str] = PROGRAM, **environ: str) -> None:
         self.state_dir = state_dir
+        self._program = program
         self._environ = environ
         self._process: subprocess.Popen[str] | None = None
         self._listener = threading.Thread()
@@ -34,11 +36,10 @@ class LocalServer:
 
     def start(self) -> None:
         """Start it and wait until it says where it listens."""
-        command = [sys.executable, "-m", "functions.server"]
         # Tests ask more often than people: limits have tests of their own.
         environ = {**os.environ, "PORT": "0", "STATE_DIR": str(self.state_dir), "RATE_LIMITS": "off", **self._environ}
         self._process = subprocess.Popen(
-            command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self._program, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         said = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=(self._process, said), daemon=True)
@@ -69,6 +70,12 @@ class LocalServer:
         self._process.send_signal(number)
         self._process.wait(PATIENCE_SECONDS)
         self._listener.join(1)  # a Redis that outlives a killed server holds the pipe open
+
+    @property
+    def process(self) -> psutil.Process:
+        """The process, as it was started."""
+        assert self._process is not None
+        return psutil.Process(self._process.pid)
 
     @property
     def alive(self) -> bool:
