@@ -41,6 +41,7 @@ class Broken(App):
 
 
 if __name__ == "__main__":
-    steps.watch(Path(os.environ["STATE_DIR"]))
+    steps.watch_servers()
+    steps.watch_files(Path(os.environ["STATE_DIR"]))
     setattr(server, "App", Broken)  # noqa: B010  # mypy holds a class for final
     sys.exit(server.main([]))

@@ -7,18 +7,16 @@ Python's audit events), so the product knows nothing of this, and a step that it
 here.
 """
 
+import itertools
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from redis.asyncio.connection import AbstractConnection
-
-from common.kube.transport import Api
 
 HEADER = "x-fail-at"
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -49,10 +47,12 @@ class Steps:
     def __init__(self) -> None:
         self.taken: list[str] = []
         self._plan: Plan | None = None
+        self._shared: Path | None = None
 
-    def arm(self, plan: Plan) -> None:
-        """Count from here on, and keep to the plan."""
+    def arm(self, plan: Plan, shared: Path | None = None) -> None:
+        """Count from here on, and keep to the plan; with the processes that this one forks, by files in `shared`."""
         self.taken = []
+        self._shared = shared
         self._plan = plan
 
     def disarm(self) -> None:
@@ -64,23 +64,32 @@ class Steps:
         if self._plan is None:
             return
         self.taken.append(name)
-        if len(self.taken) == self._plan.at:
+        if self._number() == self._plan.at:
             # To this thread: the signal of a process may be taken by another, with this one going on for a moment.
             signal.pthread_kill(threading.get_ident(), _SIGNALS[self._plan.how])
 
-    def watch(self, below: Path) -> None:
-        """Have every seam tell of its steps: those to servers, and those to files in a directory."""
-        _around(AbstractConnection, "send_packed_command", self._of_redis, None)
+    def _number(self) -> int:
+        if self._shared is None:
+            return len(self.taken)
+        for number in itertools.count(1):
+            with suppress(FileExistsError):
+                os.close(os.open(self._shared / str(number), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                return number
+        raise AssertionError
+
+    def watch_servers(self) -> None:
+        """Have the ways to Redis and to the API server tell of their steps."""
+        from redis.asyncio.connection import AbstractConnection
+
+        from common.kube.transport import Api
+
+        _around(AbstractConnection, "send_packed_command", _of_redis, None)
         _around(AbstractConnection, "read_response", None, lambda *_: "an answer of Redis")
-        _around(Api, "_call", self._of_api, lambda *call: f"the answer to {self._of_api(*call)}")
+        _around(Api, "_call", _of_api, lambda *call: f"the answer to {_of_api(*call)}")
+
+    def watch_files(self, below: Path) -> None:
+        """Have all that is done to the files in a directory be told of, and all processes that are started."""
         sys.addaudithook(lambda event, arguments: self._audited(event, arguments, str(below)))
-
-    def _of_redis(self, _connection: AbstractConnection, command: Any, *_: Any) -> str:
-        packed = command if isinstance(command, bytes) else b"".join(command)
-        return "Redis " + packed.split(b"\r\n")[2].decode("ascii", "replace")
-
-    def _of_api(self, _api: Api, method: str, path: str, *_: Any) -> str:
-        return f"{method} {path.rpartition('/namespaces/')[2].partition('/')[2].split('/')[0]}"
 
     def _audited(self, event: str, arguments: tuple[Any, ...], below: str) -> None:
         if self._plan is None:
@@ -91,6 +100,15 @@ class Steps:
                 self.take(f"open {Path(path).name}")
         elif event in _EFFECTS and not (event == "os.mkdir" and os.path.exists(arguments[0])):
             self.take(event)
+
+
+def _of_redis(_connection: Any, command: Any, *_: Any) -> str:
+    packed = command if isinstance(command, bytes) else b"".join(command)
+    return "Redis " + packed.split(b"\r\n")[2].decode("ascii", "replace")
+
+
+def _of_api(_api: Any, method: str, path: str, *_: Any) -> str:
+    return f"{method} {path.rpartition('/namespaces/')[2].partition('/')[2].split('/')[0]}"
 
 
 def _around(owner: type, name: str, before: Callable[..., str] | None, after: Callable[..., str] | None) -> None:

@@ -19,6 +19,7 @@ from tests.integration.redis_servers import EXECUTABLES, Server
 from tests.integration.server import PROGRAM, LocalServer, belongings, poll
 
 BROKEN = (sys.executable, "-m", "tests.chaos.broken")
+SITE = Path(__file__).with_name("site")
 LINES = 5
 
 _STUB = """\
@@ -32,7 +33,13 @@ os.execvp("bash", ["bash", "-c", script])
 """
 
 # Bounds are short, so that who is stopped for longer than all of them need not be stopped for long.
-_BOUNDS = {"PIPELINE_SOURCES": "*", "REDIS_TIMEOUT_SECONDS": "1", "BUSY_WAIT_SECONDS": "1", "CANCEL_GRACE_SECONDS": "1"}
+_BOUNDS = {
+    "PIPELINE_SOURCES": "*",
+    "REDIS_TIMEOUT_SECONDS": "1",
+    "BUSY_WAIT_SECONDS": "1",
+    "CANCEL_GRACE_SECONDS": "1",
+    "CANCEL_WAIT_SECONDS": "4",
+}
 
 
 class Place(Protocol):
@@ -118,11 +125,8 @@ class Local:
             (self._work / f"go-{tag}").touch()
 
     def left(self) -> list[str]:
-        """The processes that are neither a server's nor Redis'."""
-        usual = {server.process.pid for server in self._servers if server.alive}
-        usual |= {self._redis.pid} if self._redis else set()
-        found = [process for process in belongings(self.root) if process.pid not in usual]
-        return [" ".join(process.cmdline()) for process in found]
+        """The processes of runs."""
+        return [f"process {process.pid}" for process in belongings(self.state)]
 
     def close(self) -> None:
         """End everything."""
@@ -156,7 +160,6 @@ class Cluster:
             "RUN_NAMESPACE": namespace,
             "HEAD_IMAGE": IMAGES["head"],
             "WORK_CLAIM": _CLAIM["metadata"]["name"],
-            "CANCEL_WAIT_SECONDS": "60",
         }
         self._environ |= {"KUBECONFIG": kubeconfig} if kubeconfig else {}
         self._servers: list[LocalServer] = []

@@ -1,0 +1,81 @@
+"""The process that launches a run on this machine, and stays with it, is killed or stopped at each of its steps."""
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.chaos.audit import Audit
+from tests.chaos.conftest import Judge
+from tests.chaos.failpoints import Plan
+from tests.chaos.places import SITE, Local
+from tests.chaos.test_steps import tried
+from tests.integration.server import LocalServer, belongings, poll
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def audit(local: Local, judge: Judge) -> Audit:
+    """The audit of a place on this machine."""
+    return judge(local)
+
+
+def each_step(audit: Audit, local: Local, how: str) -> Iterator[LocalServer]:
+    """A server for each step that is tried, whose next supervisor breaks there."""
+
+    def victim(plan: Plan) -> LocalServer:
+        shared(plan).mkdir()
+        return local.server(PYTHONPATH=str(SITE), FAIL_AT=str(plan), FAIL_AT_STEPS=str(shared(plan)))
+
+    def shared(plan: Plan) -> Path:
+        return local.root / f"steps-{plan.at}"
+
+    counter = victim(Plan(0, how))
+    audit.started(counter)
+    audit.check()
+    counter.kill()
+    for at in tried(os.listdir(shared(Plan(0, how)))):
+        server = victim(Plan(at, how))
+        yield server
+        audit.check()
+        server.kill()
+        audit.figures["steps"] += 1
+    audit.finish()
+
+
+@pytest.mark.fault("a run's supervisor is killed at each of its steps, from its launch to its end")
+def test_killed_at_any_step(audit: Audit, local: Local) -> None:
+    """The run was never launched, or it has its end: its own, or that it was lost; the next who asks gets past it."""
+    audit.may_be_lost = True
+    for victim in each_step(audit, local, "kill"):
+        audit.ask(victim, held=False)
+        assert audit.gets_past(audit.witness).status_code in (200, 201)
+
+
+@pytest.mark.fault("a run's supervisor is stopped at each of its steps, from its launch to its end")
+def test_stopped_at_any_step(audit: Audit, local: Local) -> None:
+    """Others are attached to its run, or told who holds them up; when it goes on the run ends as it would have."""
+    for victim in each_step(audit, local, "stop"):
+        with ThreadPoolExecutor(1) as pool:
+            late = pool.submit(audit.ask, victim, held=False)
+            for _ in poll("the supervisor to come to its step"):
+                stopped = [process for process in belongings(local.state) if is_stopped(process)]
+                if stopped or (late.done() and not belongings(local.state)):
+                    break
+            audit.ask(audit.witness)
+            for process in stopped:
+                process.send_signal(signal.SIGCONT)
+            late.result()
+
+
+def is_stopped(process: psutil.Process) -> bool:
+    """Whether it stands still."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    return False
