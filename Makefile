@@ -12,7 +12,7 @@ BIN := .venv/bin
 TOO_OLD = "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Try make PYTHON=python3.12"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup toolchain run token demo test test-fast simulate fuzz images test-cluster bench bench-cluster bench-stream lint format openapi chart-files lock clean
+.PHONY: help setup toolchain run token demo test test-fast simulate faults fuzz images test-cluster bench bench-cluster bench-stream lint format openapi chart-files lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test-fast: setup ## Unit tests only
 
 simulate: setup ## Play histories of launches and of logs with all that can go wrong (SEEDS=5000, FOLLOW_SEEDS=1000; SEED=7, FOLLOW_SEED=7)
 	@$(BIN)/python -m tests.simulation
+
+faults: toolchain ## Break everything and write tests/chaos/FAULTS.md (STEPS=all PAIRS=1000; TEST_CLUSTER=1: on a cluster, too)
+	FAULTS=1 $(BIN)/pytest tests -m fault -o faulthandler_timeout=3600
 
 fuzz: setup ## Give every parser what it was not made for (EXAMPLES=10000 inputs a test)
 	EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/fuzz --hypothesis-show-statistics

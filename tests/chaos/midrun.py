@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from tests.chaos.audit import Audit
 from tests.chaos.places import said
-from tests.integration.server import LocalServer
+from tests.integration.server import LocalServer, poll
 
 
 @contextmanager
@@ -23,7 +23,10 @@ def followed(audit: Audit, *servers: LocalServer) -> Iterator[str]:
                 answer = audit.gets_past(server)
                 assert (answer.status_code, answer.json()["run_id"]) == (200, run_id)
         finally:
-            audit.place.let(run_id, [tag])
+            for _ in poll("the run to be let go on"):  # as soon as its node takes such a word
+                audit.place.let(run_id, [tag])
+                if following.done():
+                    break
         lines = following.result().splitlines()
     assert [line for line in lines if not line.startswith("#")] == said(tag)
     audit.check()

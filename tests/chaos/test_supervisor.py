@@ -63,7 +63,7 @@ def test_stopped_at_any_step(audit: Audit, local: Local) -> None:
     """Others are attached to its run, or told who holds them up; when it goes on the run ends as it would have."""
     for victim in each_step(audit, local, "stop"):
         with ThreadPoolExecutor(1) as pool:
-            late = pool.submit(audit.ask, victim, held=False)
+            late, stopped = pool.submit(audit.ask, victim, held=False), list[psutil.Process]()
             for _ in poll("the supervisor to come to its step"):
                 stopped = [process for process in belongings(local.state) if is_stopped(process)]
                 if stopped or (late.done() and not belongings(local.state)):
