@@ -39,6 +39,7 @@ _BOUNDS = {
     "BUSY_WAIT_SECONDS": "1",
     "CANCEL_GRACE_SECONDS": "1",
     "CANCEL_WAIT_SECONDS": "4",
+    "HISTORY_MAX_RUNS": "5000",  # all that is asked for is looked for in the end
 }
 
 

@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,7 +13,7 @@ from tests.chaos.audit import Audit
 from tests.chaos.conftest import Judge
 from tests.chaos.failpoints import Plan
 from tests.chaos.places import SITE, Local
-from tests.chaos.test_steps import tried
+from tests.chaos.test_steps import is_stopped, tried
 from tests.integration.server import LocalServer, belongings, poll
 
 pytestmark = pytest.mark.slow
@@ -40,12 +39,15 @@ def each_step(audit: Audit, local: Local, how: str) -> Iterator[LocalServer]:
     audit.started(counter)
     audit.check()
     counter.kill()
-    for at in tried(os.listdir(shared(Plan(0, how)))):
-        server = victim(Plan(at, how))
+    taken = os.listdir(shared(Plan(0, how)))
+    audit.figures["steps in all"] = len(taken)
+    for at in tried(taken):
+        plan = Plan(at, how)
+        server = victim(plan)
         yield server
         audit.check()
         server.kill()
-        audit.figures["steps"] += 1
+        audit.figures["of them tried"] += (shared(plan) / str(at)).exists()
     audit.finish()
 
 
@@ -72,10 +74,3 @@ def test_stopped_at_any_step(audit: Audit, local: Local) -> None:
             for process in stopped:
                 process.send_signal(signal.SIGCONT)
             late.result()
-
-
-def is_stopped(process: psutil.Process) -> bool:
-    """Whether it stands still."""
-    with suppress(psutil.NoSuchProcess):
-        return bool(process.status() == psutil.STATUS_STOPPED)
-    return False
