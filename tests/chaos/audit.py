@@ -44,7 +44,7 @@ class Audit:
     ends: dict[str, str] = field(default_factory=dict)
     figures: Counter[str] = field(default_factory=Counter)
     _heard: list[str] = field(default_factory=list)
-    _mute: int = 0  # runs of whose log a gap is told, and nothing is left
+    _mute: int = 0  # runs that were ended before they said a word, or of whose log only a gap is left
 
     def ask(self, server: LocalServer, plan: Plan | None = None, **how: Any) -> httpx.Response:
         """POST /run of a new run; what is told is kept."""
@@ -124,7 +124,7 @@ class Audit:
         assert [*lines[:start], lines[-1]] == said(mine)
         launched = Counter(lines[start:-1])
         assert set(launched.values()) == {1}, f"launched twice: {launched}"
-        assert set(self._heard) <= set(launched), "heard, and never launched"
+        assert set(self._heard) <= set(launched), f"heard, and never launched: {set(self._heard) - set(launched)}"
         unheard = set(launched) - {*self._heard, mine}
         assert len(unheard) <= self._mute, f"launched, and not in the history: {unheard}"
 
@@ -169,7 +169,7 @@ class Audit:
         tag = lines[0].partition(" ")[0] if lines else ""
         whole = said(tag) if status == "succeeded" else said(tag)[: len(lines)]
         assert lines == whole or gaps, (lines, gaps)
-        self._mute += bool(gaps) and not tag
+        self._mute += not tag
         self.figures.update(runs=1, lines=len(lines), gaps=len(gaps))
         return tag
 

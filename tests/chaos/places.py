@@ -66,7 +66,7 @@ class Place(Protocol):
 
 def script(work: str, tag: str, *, held: bool, listing: bool) -> str:
     """What a head runs: it says `said`, with all tags before its end if it is `listing`; held, it waits to be let."""
-    alone = f"exec 9>>{work}/slot; flock -n 9 && echo {tag} alone || echo {tag} with another; echo {tag} >&9"
+    alone = f"exec 9>>{work}/slot; flock -n 9 && word=alone || word=beside; echo {tag} >&9; echo {tag} $word"
     wait = f"until [ -e {work}/go-{tag} ]; do sleep 0.02; done" if held else ":"
     return f"{alone}; {wait}; seq {LINES}; {f'cat {work}/slot' if listing else ':'}; echo done"
 

@@ -10,7 +10,7 @@ from tests.chaos.audit import Audit
 
 pytestmark = pytest.mark.slow
 
-PAIRS = {"local": 16, "cluster": 4}
+PAIRS = {"local": 10, "cluster": 4}
 CLIENTS = 4
 
 

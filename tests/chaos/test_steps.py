@@ -22,7 +22,7 @@ from tests.integration.server import LocalServer, poll
 
 pytestmark = pytest.mark.slow
 
-STEPS_TRIED = os.environ.get("STEPS", "3")  # of each case, evenly apart; `all`: each
+STEPS_TRIED = os.environ.get("STEPS", "2")  # of each case, evenly apart; `all`: each
 
 Act = Callable[[LocalServer, Plan], httpx.Response]
 
