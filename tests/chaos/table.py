@@ -42,7 +42,8 @@ class Row:
     def cells(self) -> tuple[str, str]:
         """What holds, and what was tried."""
         counts = {"cases": self.cases, **self.figures}
-        figures = ", ".join(f"{count} {name}" for name, count in counts.items() if count > 1 or name != "cases")
+        said = ((count, name.removesuffix("s") if count == 1 else name) for name, count in counts.items())
+        figures = ", ".join(f"{count} {name}" for count, name in said if name != "case")
         return " ".join(self.holds), f"**{self.broken} broken**" if self.broken else figures or "once"
 
 

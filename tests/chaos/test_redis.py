@@ -38,8 +38,14 @@ def until_ready(audit: Audit, wanted: str) -> None:
 
 @pytest.mark.fault("Redis is emptied (FLUSHALL) in the middle of a run")
 def test_emptied(audit: Audit) -> None:
-    """Whoever asks is attached to the run that goes on, and its log is whole."""
+    """Whoever asks is attached to the run that goes on, its log is whole, and the history has what had ended before."""
     other = audit.place.server()
+    run_id = audit.started(audit.witness)
+    for server in (other, audit.witness):  # nobody follows, so it is they who have to look
+        redis_of(audit).ask("FLUSHALL")
+        answer = audit.gets_past(server)
+        assert (answer.status_code, answer.json()["run_id"]) == (200, run_id)
+    audit.check()
     with followed(audit, audit.witness, other):
         redis_of(audit).ask("FLUSHALL")
     audit.finish()
