@@ -10,13 +10,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
+
+import psutil
 
 from common.local import toolchain
 from tests.cluster.place import IMAGES, kubectl
 from tests.integration.redis_servers import EXECUTABLES, Server
-from tests.integration.server import PROGRAM, LocalServer, belongings, poll
+from tests.integration.server import PROGRAM, LocalServer, belongings, poll, processes
 
 BROKEN = (sys.executable, "-m", "tests.chaos.broken")
 SITE = Path(__file__).with_name("site")
@@ -127,7 +130,16 @@ class Local:
 
     def left(self) -> list[str]:
         """The processes of runs."""
-        return [f"process {process.pid}" for process in belongings(self.state)]
+        return [f"process {process.pid}" for process in self.processes()]
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes of runs; a supervisor that has just begun is not in the state directory yet."""
+        found = belongings(self.state)
+        for process in processes("common.local.supervisor"):
+            with suppress(psutil.Error):
+                if process not in found and process.environ().get("STATE_DIR") == str(self.state):
+                    found.append(process)
+        return found
 
     def close(self) -> None:
         """End everything."""
@@ -137,9 +149,10 @@ class Local:
         if self._redis:
             self._redis.kill()
         for _ in poll("everything to be gone"):
-            left = belongings(self.root)
+            left = belongings(self.root) + self.processes()
             for process in left:
-                process.kill()
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             if not left:
                 break
 

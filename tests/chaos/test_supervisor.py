@@ -14,7 +14,7 @@ from tests.chaos.conftest import Judge
 from tests.chaos.failpoints import Plan
 from tests.chaos.places import SITE, Local
 from tests.chaos.test_steps import is_stopped, tried
-from tests.integration.server import LocalServer, belongings, poll
+from tests.integration.server import LocalServer, poll
 
 pytestmark = pytest.mark.slow
 
@@ -67,8 +67,8 @@ def test_stopped_at_any_step(audit: Audit, local: Local) -> None:
         with ThreadPoolExecutor(1) as pool:
             late, stopped = pool.submit(audit.ask, victim, held=False), list[psutil.Process]()
             for _ in poll("the supervisor to come to its step"):
-                stopped = [process for process in belongings(local.state) if is_stopped(process)]
-                if stopped or (late.done() and not belongings(local.state)):
+                stopped = [process for process in local.processes() if is_stopped(process)]
+                if stopped or (late.done() and not local.processes()):
                     break
             audit.ask(audit.witness)
             for process in stopped:
