@@ -13,7 +13,7 @@ BIN := .venv/bin
 TOO_OLD = "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Try make PYTHON=python3.12"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup toolchain run token demo test test-fast simulate fuzz images test-cluster bench bench-cluster bench-stream bench-crowd lint format openapi chart-files lock clean
+.PHONY: help setup toolchain run token demo test test-fast simulate faults fuzz images test-cluster bench bench-cluster bench-stream bench-crowd lint format openapi chart-files lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +33,8 @@ demo: toolchain ## Run examples/simple-pipeline through the functions and show i
 	@$(BIN)/python examples/demo.py
 
 test: lint toolchain ## Lint, types, import layers and every test
-	$(BIN)/pytest
+	$(BIN)/pytest --ignore tests/chaos
+	$(BIN)/pytest tests/chaos -n 4
 
 test-fast: setup ## Unit tests only
 	$(BIN)/pytest tests/unit -m 'not slow'
@@ -52,8 +53,8 @@ images: ## Build the image and those of the cluster tests, and load them into th
 	$(LOAD) localhost/nextflow-controller:1 localhost/nfc-test-head:1 localhost/nfc-test-valkey:1 localhost/nfc-test-git:1
 
 test-cluster: setup images ## Test on the cluster of KUBECONFIG, in namespaces nfc-* (TEST_INGRESS=127.0.0.1:8080)
-	TEST_CLUSTER=1 $(BIN)/pytest tests/contract tests/cluster/bare -m cluster -n 4
-	TEST_CLUSTER=1 $(BIN)/pytest tests/cluster/installed -m cluster
+	TEST_CLUSTER=1 $(BIN)/pytest tests/contract tests/cluster/bare tests/chaos --ignore tests/chaos/test_node.py -m cluster -n 4
+	TEST_CLUSTER=1 $(BIN)/pytest tests/chaos/test_node.py tests/cluster/installed -m cluster
 
 bench: setup ## Cold starts, throughput and memory beside the bare minimum (3 minutes, an idle machine)
 	@$(BIN)/python -m tests.bench

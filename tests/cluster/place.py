@@ -15,6 +15,8 @@ IMAGES = {
     "valkey": os.environ.get("TEST_VALKEY_IMAGE", "localhost/nfc-test-valkey:1"),
 }
 
+NODE = ("apiserver", "containerd", "etcd", "kubelet")
+
 
 def command(*arguments: str, stdin: str | None = None, **environ: str) -> str:
     """What a command prints; it succeeds."""
@@ -25,13 +27,15 @@ def command(*arguments: str, stdin: str | None = None, **environ: str) -> str:
     return done.stdout
 
 
-def kubectl(*arguments: str) -> str:
+def kubectl(*arguments: str, stdin: str | None = None) -> str:
     """What kubectl prints."""
-    return command("kubectl", *arguments)
+    return command("kubectl", *arguments, stdin=stdin)
 
 
 def kill9(*what: str) -> None:
-    """Kill a process of the cluster's node: `kubelet` or `containerd`, which start again, or `process PATTERN`.
+    """Kill a process of the cluster's node: one of NODE, which is started again, or `process PATTERN`.
+
+    `stop NAME` has one of NODE stand still, and `cont NAME` go on.
 
     How that is done is known by the command that TEST_KILL9 names; without one the test is skipped.
     """

@@ -90,10 +90,21 @@ class Server:
         """Where it listens, without TLS."""
         return f"redis://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def ask(self, *command: str) -> Any:
         """The answer to one command of its administrator."""
         with self.admin() as client:
             return client.execute_command(*command)
+
+    def accepts(self) -> bool:
+        """Whether it takes a write."""
+        with suppress(redis.ResponseError):
+            return bool(self.ask("SET", "accepts", "x" * 4096))
+        return False
 
     def admin(self) -> redis.Redis:
         """A client of its administrator, to be closed."""

@@ -3,11 +3,12 @@
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,19 @@ import httpx
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = (sys.executable, "-m", "functions.server")
 API = "/api/v1/pipeline"
 ENDS = {"succeeded", "failed", "cancelled"}
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unused; httpx would make one a call, which costs more than the call
 PATIENCE_SECONDS = 90.0  # to give up, on a busy machine; no test passes by waiting it out
 
 
 class LocalServer:
     """A server that can be started, killed and started again on the same state."""
 
-    def __init__(self, state_dir: Path, **environ: str) -> None:
+    def __init__(self, state_dir: Path, *, program: Sequence[str] = PROGRAM, **environ: str) -> None:
         self.state_dir = state_dir
+        self._program = program
         self._environ = environ
         self._process: subprocess.Popen[str] | None = None
         self._listener = threading.Thread()
@@ -34,11 +38,10 @@ class LocalServer:
 
     def start(self) -> None:
         """Start it and wait until it says where it listens."""
-        command = [sys.executable, "-m", "functions.server"]
         # Tests ask more often than people: limits have tests of their own.
         environ = {**os.environ, "PORT": "0", "STATE_DIR": str(self.state_dir), "RATE_LIMITS": "off", **self._environ}
         self._process = subprocess.Popen(
-            command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self._program, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         said = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=(self._process, said), daemon=True)
@@ -71,6 +74,12 @@ class LocalServer:
         self._listener.join(1)  # a Redis that outlives a killed server holds the pipe open
 
     @property
+    def process(self) -> psutil.Process:
+        """The process, as it was started."""
+        assert self._process is not None
+        return psutil.Process(self._process.pid)
+
+    @property
     def alive(self) -> bool:
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
@@ -85,7 +94,7 @@ class LocalServer:
     def call(self, method: str, path: str, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
         """One call, with the server's token."""
         shown = {**self.authorization, **(headers or {})}
-        return httpx.request(method, self.url + API + path, timeout=60, headers=shown, **options)
+        return httpx.request(method, self.url + API + path, timeout=60, headers=shown, verify=_NO_TLS, **options)
 
     def run(self, pipeline: str, headers: dict[str, str] | None = None, **request: Any) -> dict[str, Any]:
         """Start (or attach to) a run of a pipeline below tests/pipelines; its RunResponse."""

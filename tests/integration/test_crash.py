@@ -68,6 +68,7 @@ def exact(server: LocalServer, run_id: str, lines: list[str]) -> None:
     assert server.text(run_id) == written
 
 
+@pytest.mark.fault("a follower's connection is cut twenty times")
 def test_a_follower_that_is_cut_twenty_times_has_every_line(server: LocalServer) -> None:
     """Twenty random cuts and resumes by Last-Event-ID: exactly the full log, in order."""
     run_id = server.run("chatty", parameters=CHATTY)["run_id"]
@@ -77,6 +78,7 @@ def test_a_follower_that_is_cut_twenty_times_has_every_line(server: LocalServer)
     exact(server, run_id, lines)
 
 
+@pytest.mark.fault("the server is killed in the middle of a run")
 def test_a_killed_server_loses_nothing(make_server: Callable[..., LocalServer], state_dir: Path) -> None:
     """kill -9 in mid-run and restart: the same run goes on, no hole, no duplicate, the end recorded."""
     server = make_server()
@@ -93,6 +95,7 @@ def test_a_killed_server_loses_nothing(make_server: Callable[..., LocalServer], 
     assert [run["run_id"] for run in server.call("GET", "/history").json()["runs"]] == [run_id]
 
 
+@pytest.mark.fault("server and Redis are killed, and the run ends before they are back")
 def test_a_run_that_ends_while_no_server_is_there_is_recorded(
     make_server: Callable[..., LocalServer], state_dir: Path
 ) -> None:
@@ -112,6 +115,7 @@ def test_a_run_that_ends_while_no_server_is_there_is_recorded(
     assert [line for line in server.text(run_id).splitlines() if line.startswith("line ")] == NUMBERED
 
 
+@pytest.mark.fault("Redis is emptied (FLUSHALL) in the middle of a run")
 def test_a_flushed_redis_changes_nothing(server: LocalServer, state_dir: Path) -> None:
     """FLUSHALL in mid-run: no second Nextflow, followers go on, history and status stay right."""
     run_id = server.run("chatty", parameters=CHATTY)["run_id"]
@@ -126,6 +130,7 @@ def test_a_flushed_redis_changes_nothing(server: LocalServer, state_dir: Path) -
     assert [run["run_id"] for run in server.call("GET", "/history").json()["runs"]] == [run_id]
 
 
+@pytest.mark.fault("Redis is stopped and started under load")
 def test_redis_stopped_and_started_under_load(make_server: Callable[..., LocalServer], state_dir: Path) -> None:
     """Without Redis every answer is the truth or 503 with Retry-After, never another; then all goes on."""
     own = OwnRedis(state_dir / "own")
@@ -176,6 +181,7 @@ def test_redis_stopped_and_started_under_load(make_server: Callable[..., LocalSe
     own.stop()
 
 
+@pytest.mark.fault("the server is stopped politely while it is followed")
 def test_a_stopping_server_tells_its_followers_where_to_go_on(
     make_server: Callable[..., LocalServer], state_dir: Path
 ) -> None:

@@ -264,6 +264,7 @@ async def test_mutual_tls(start: Start, opened: Open, authority: Authority) -> N
     assert re.search("ertificate|reset by peer|closed", await refusal(opened(**tls)))
 
 
+@pytest.mark.fault("Redis hangs, with a pool of connections open")
 async def test_a_server_that_hangs_costs_one_time_out(start: Start, opened: Open) -> None:
     """Every connection is open and nobody answers: one time-out, then at once, then all is well again."""
     server = start()
@@ -300,6 +301,7 @@ def clients(server: Server) -> list[str]:
         return [client["id"] for client in admin.client_list() if not client["cmd"].startswith("client")]
 
 
+@pytest.mark.fault("Redis' master is made a replica")
 async def test_a_master_that_was_demoted_is_left(start: Start, opened: Open) -> None:
     """A connection that led to the master is not written to, nor read from, once the server is a replica."""
     server, other = start(), start()
@@ -338,6 +340,7 @@ def known(sentinel: Server) -> dict[str, Any]:
         return dict(admin.sentinel_master("main"))
 
 
+@pytest.mark.fault("Redis' master is killed (Sentinel)")
 async def test_a_fail_over_is_survived(start: Start, opened: Open) -> None:
     """The master is killed: Redis is away until the Sentinels have a new one, which then has what was written."""
     master, replica, sentinels = watched(start, 3)
@@ -374,6 +377,7 @@ async def test_sentinels_that_are_no_help(start: Start, opened: Open) -> None:
     assert await refusal(opened(**right)) == "No master found for 'main' : network:ConnectionError"
 
 
+@pytest.mark.fault("a Sentinel hangs")
 async def test_a_sentinel_that_hangs_is_passed_over(start: Start, opened: Open) -> None:
     """The others are asked in the time that one time-out takes."""
     master, _, sentinels = watched(start, 3)

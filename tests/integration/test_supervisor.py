@@ -117,6 +117,7 @@ async def gone(process: psutil.Process) -> None:
 # The supervisor is killed.
 
 
+@pytest.mark.fault("a run's supervisor is killed")
 async def test_a_killed_supervisor_takes_its_run_with_it(runner: LocalRunner) -> None:
     """kill -9: the guard ends whatever the run has started, and says that its end was not seen."""
     run_id = (await started(runner, f"{SCATTER} {STAY}")).run_id
@@ -133,6 +134,7 @@ async def test_a_killed_supervisor_takes_its_run_with_it(runner: LocalRunner) ->
     await gone(guard)
 
 
+@pytest.mark.fault("the guard of a run's supervisor is killed")
 async def test_a_killed_guard_changes_nothing(runner: LocalRunner) -> None:
     """The supervisor does not need it."""
     run_id = (await started(runner, "sleep 0.5; echo done")).run_id
@@ -144,6 +146,7 @@ async def test_a_killed_guard_changes_nothing(runner: LocalRunner) -> None:
     await gone(inner)
 
 
+@pytest.mark.fault("a run's supervisor and its guard are killed at once")
 async def test_with_both_killed_the_head_is_asked_to_end_and_the_run_is_lost(
     place: LocalPlace, runner: LocalRunner
 ) -> None:
@@ -384,6 +387,7 @@ def launcher(place: LocalPlace, run_id: str) -> Iterator["subprocess.Popen[str]"
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.fault("a launcher is killed at a random moment")
 async def test_a_launcher_may_be_killed_at_any_moment(place: LocalPlace, runner: LocalRunner) -> None:
     """Its Job is inert and can be launched, or it is launched and runs: once, to its end."""
     job = await taken(runner, a_record())
@@ -409,6 +413,7 @@ async def test_a_launcher_may_be_killed_at_any_moment(place: LocalPlace, runner:
     assert False in seen
 
 
+@pytest.mark.fault("the server's whole process group is killed in the middle of a run")
 async def test_a_run_outlives_its_server(place: LocalPlace, runner: LocalRunner) -> None:
     """kill -9 of the server's whole process group in mid-run: not a line and not the end is lost."""
     job = await taken(runner, a_record("for n in $(seq 60); do echo $n; sleep 0.02; done"))
@@ -428,6 +433,7 @@ def a_supervisor(run_id: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=null, text=True)
 
 
+@pytest.mark.fault("a launcher is killed while it writes its orders")
 async def test_orders_that_were_cut_off_are_not_followed(runner: LocalRunner) -> None:
     """A launcher that died while it wrote them has launched nothing."""
     job = await taken(runner, a_record("echo x"))
@@ -492,6 +498,7 @@ def failing_recorder(directory: Path, code: int) -> Path:
     return script
 
 
+@pytest.mark.fault("a run's recorder is killed")
 async def test_a_recorder_that_died_is_started_again(place: LocalPlace, directory: Path) -> None:
     """While the run lives, as a sidecar is."""
     recorder = [str(failing_recorder(directory, 1))]
@@ -558,6 +565,7 @@ def stuck(place: LocalPlace) -> Iterator[psutil.Process]:
             process.kill()
 
 
+@pytest.mark.fault("whoever holds the state directory's mutex is stopped")
 async def test_a_stopped_holder_of_the_mutex_makes_the_runner_unavailable(
     place: LocalPlace, runner: LocalRunner
 ) -> None:
@@ -581,6 +589,7 @@ async def test_a_stopped_holder_of_the_mutex_makes_the_runner_unavailable(
     assert (await runner.lease(), await runner.job(job.run_id)) == (lease, job)
 
 
+@pytest.mark.fault("whoever holds the state directory's mutex is stopped while a run ends")
 async def test_a_run_that_ends_while_the_mutex_is_stuck_ends_after_it(place: LocalPlace, runner: LocalRunner) -> None:
     """Its supervisor waits as long as it takes; nothing is lost and nothing is made up."""
     run_id = (await started(runner, "sleep 0.5; echo done; exit 4")).run_id
@@ -591,6 +600,7 @@ async def test_a_run_that_ends_while_the_mutex_is_stuck_ends_after_it(place: Loc
     assert (job.exit_code, await text(runner, run_id)) == (4, b"done")
 
 
+@pytest.mark.fault("a Job's file is cut off anywhere")
 async def test_a_torn_job_is_no_job(place: LocalPlace, runner: LocalRunner) -> None:
     """Whatever a crash leaves of one that was being made, another can be made in its place."""
     job = await runner.create(a_record())
@@ -639,6 +649,7 @@ async def test_a_damaged_lease_is_not_taken_for_an_empty_one(
         await runner.lease()
 
 
+@pytest.mark.fault("each system call of a write fails")
 async def test_a_write_is_done_or_not_wherever_it_is_cut(runner: LocalRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each system call of a write fails in turn: `Unavailable` left everything as it was, unknown is readable."""
     real = os.fsync

@@ -129,6 +129,7 @@ async def ask(server: LocalServer, method: str, path: str, **options: Any) -> ht
     return await asyncio.to_thread(server.call, method, path, **options)
 
 
+@pytest.mark.fault("the network to the API server swallows everything, then the API server is not there")
 async def test_an_api_server_that_is_away(server: LocalServer, proxy: Proxy, own: str) -> None:
     """Answers are the truth of a moment ago or 503; nothing is started or cancelled; after it all goes on."""
     body = {"pipeline": "owner/stub", "parameters": {"script": SCRIPT}}

@@ -111,6 +111,7 @@ async def test_a_quota_is_told(place: Place) -> None:
     assert re.fullmatch(r"Its pod cannot be made: .*exceeded quota: none.*", found.message or "")
 
 
+@pytest.mark.fault("a head is killed for want of memory")
 async def test_a_head_that_takes_too_much_memory_is_told(place: Place) -> None:
     """What the kernel did to it, and not only its exit code."""
     resources = {"limits": {"memory": "64Mi"}}
@@ -121,6 +122,7 @@ async def test_a_head_that_takes_too_much_memory_is_told(place: Place) -> None:
     assert found.message == "Nextflow was killed: it took more memory than its limit."
 
 
+@pytest.mark.fault("a head's pod is evicted, where nothing is recorded")
 async def test_a_pod_that_is_taken_away_is_told(place: Place) -> None:
     """As an eviction, a drain or a lost node do it."""
     platform = place.platform()
@@ -138,6 +140,7 @@ async def test_a_pod_that_is_taken_away_is_told(place: Place) -> None:
     assert (found.message or "").startswith("Its pod was taken from its node before Nextflow had ended")
 
 
+@pytest.mark.fault("a head's image is not to be had")
 async def test_what_does_not_start_is_given_up(place: Place) -> None:
     """The next who asks for a run gets the slot; the run that had it has failed, and says why."""
     platform = place.platform(head_image="localhost/nfc-absent:1", start_deadline_seconds=0.5)

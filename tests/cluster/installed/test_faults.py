@@ -41,6 +41,7 @@ async def assert_ends_well(release: Release, caller: Caller, run_id: str, before
     assert (await caller.truth("/active"))["active"] is False
 
 
+@pytest.mark.fault("Redis comes back with nothing that it knew")
 async def test_redis_emptied(release: Release, caller: Caller) -> None:
     """Redis comes back without anything it knew, in the middle of a run that is followed."""
     before = release.jobs()
@@ -52,6 +53,7 @@ async def test_redis_emptied(release: Release, caller: Caller) -> None:
     assert [line for _, line in log(await following)] == HELD_LOG
 
 
+@pytest.mark.fault("Redis is away from a run's start to its end")
 async def test_redis_away(release: Release, caller: Caller) -> None:
     """A run from its start to its end without any Redis, which then comes back and learns of it."""
     before = release.jobs()
@@ -65,6 +67,7 @@ async def test_redis_away(release: Release, caller: Caller) -> None:
     assert (await caller.truth("/status", run_id=run_id))["status"] == "succeeded"
 
 
+@pytest.mark.fault("all pods of each function are killed, one function after the other")
 async def test_each_function_killed(release: Release, caller: Caller) -> None:
     """All pods of each function in turn, in the middle of one run."""
     before = release.jobs()
@@ -75,6 +78,7 @@ async def test_each_function_killed(release: Release, caller: Caller) -> None:
     await assert_ends_well(release, caller, run_id, before)
 
 
+@pytest.mark.fault("a function's rights are taken away")
 async def test_rights_taken_away(release: Release, caller: Caller) -> None:
     """What a function may not look at it does not know: it says so, in the API server's words, until it may again."""
     run_id = await in_mid_run(caller)
@@ -99,6 +103,7 @@ async def test_rights_taken_away(release: Release, caller: Caller) -> None:
     assert (await caller.truth("/status"))["run_id"] == run_id
 
 
+@pytest.mark.fault("the function that a follower is connected to is killed")
 async def test_a_follower_of_a_killed_stream_comes_back(release: Release, caller: Caller) -> None:
     """With the id it saw last, to another pod: it gets what followed, and nothing twice."""
     run_id = await in_mid_run(caller)

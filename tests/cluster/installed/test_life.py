@@ -39,6 +39,7 @@ def claims(release: Release) -> dict[str, str]:
     return {item["metadata"]["name"]: item["metadata"]["uid"] for item in items}
 
 
+@pytest.mark.fault("the release is upgraded in the middle of a run")
 async def test_an_upgrade_from_the_previous_chart() -> None:
     """Secrets and volumes are kept, no call fails, and a run from before goes on, with all who follow it."""
     release = Release(secrets.token_hex(3))
@@ -78,6 +79,7 @@ async def test_an_upgrade_from_the_previous_chart() -> None:
         release.uninstall()
 
 
+@pytest.mark.fault("the release is removed in the middle of a run, and installed again")
 async def test_what_is_left_of_a_release() -> None:
     """The runs' namespace with its runs, the volumes, and the Lease that says what is active: put back, it goes on."""
     release = Release(secrets.token_hex(3))

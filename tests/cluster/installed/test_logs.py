@@ -18,6 +18,7 @@ seq -f "%06.0f $line" $(((part - 1) * {PART_LINES} + 1)) $((part * {PART_LINES})
 """
 
 
+@pytest.mark.fault("recorder, stream, Redis, archive, kubelet and containerd are killed in one run that is followed")
 async def test_whatever_is_killed_no_line_is_lost(release: Release, caller: Caller) -> None:
     """One after the other, in one run that is followed all the time; each time more of it arrives."""
     run_id = await caller.started(COUNTING)
@@ -49,6 +50,7 @@ async def test_whatever_is_killed_no_line_is_lost(release: Release, caller: Call
     assert log(await caller.ndjson(run_id)) == log(follower.events)
 
 
+@pytest.mark.fault("Nextflow is killed")
 async def test_a_killed_head_has_failed_and_said_what_it_said(release: Release, caller: Caller) -> None:
     """It is not started again: what killed it would do so again. All that it wrote is told, and the slot is free."""
     run_id = await caller.started(f": {release.mark}-killed; {COUNTING}")
@@ -65,6 +67,7 @@ async def test_a_killed_head_has_failed_and_said_what_it_said(release: Release, 
     assert (await caller.ended(another))["status"] == "succeeded"
 
 
+@pytest.mark.fault("the head is evicted from its node")
 async def test_an_evicted_head_is_started_again(release: Release, caller: Caller) -> None:
     """The stream tells the boundary, and each attempt's own lines; an end that its attempts had is the run's."""
     run_id = await caller.started(COUNTING)
@@ -97,6 +100,7 @@ async def test_an_evicted_head_is_started_again(release: Release, caller: Caller
     assert log(await caller.ndjson(run_id)) == log(follower.events)
 
 
+@pytest.mark.fault("the container runtime throws log files away")
 async def test_a_long_log_outlives_the_runtimes_files(release: Release, caller: Caller) -> None:
     """40 MB, of which the kubelet keeps a quarter where it can be read: all of it arrives, and stays."""
     run_id = await caller.started(LONG)
@@ -110,6 +114,7 @@ async def test_a_long_log_outlives_the_runtimes_files(release: Release, caller: 
     assert (await caller.text(run_id)).splitlines() == expected
 
 
+@pytest.mark.fault("all functions are scaled to zero until the run has ended, and Redis emptied")
 async def test_a_run_that_nobody_watches(release: Release, caller: Caller) -> None:
     """All functions at zero to its end, and Redis empty when they come back: its log and its end are complete."""
     run_id = await caller.started("for n in $(seq 100); do echo line $n; sleep 0.02; done; echo 100 lines")
@@ -130,6 +135,7 @@ async def test_a_run_that_nobody_watches(release: Release, caller: Caller) -> No
     assert (status["run_id"], status["status"], status["exit_code"]) == (run_id, "succeeded", 0)
 
 
+@pytest.mark.fault("a head that came to a hard end leaves a task behind")
 async def test_what_a_head_leaves_behind_is_told_and_removed(release: Release, caller: Caller) -> None:
     """By the clean-up that comes by itself, where nobody calls; `status` names it as long as it is there."""
     run_id = await caller.started(HELD)
