@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 from starlette.responses import Response
@@ -21,17 +20,22 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.worked = 0.0
 
     def monotonic(self) -> float:
         """Seconds since whenever."""
         return self.now
+
+    def process_time(self) -> float:
+        """Seconds that the processor was had."""
+        return self.worked
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that lines are told by; nobody's turn ends by itself, and nobody is told late."""
     made = Clock()
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=made.monotonic))
+    monkeypatch.setattr(module, "time", made)
     monkeypatch.setattr(module, "_TURN_SECONDS", 3600.0)
     monkeypatch.setattr(module, "_LATE_SECONDS", 0.0)
     return made
@@ -127,9 +131,10 @@ async def test_a_line_is_gone_when_there_was_none_for_a_while(clock: Clock, calm
     assert fates(tasks) == [fate]
 
 
-async def test_who_takes_longer_than_a_turn_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_waits_for_longer_than_a_turn_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for something does not work; and the place is not given up a second time at the end."""
     monkeypatch.setattr(module, "_TURN_SECONDS", 0.001)
+    monkeypatch.setattr(module, "_WORKS_SECONDS", 60.0)  # a busy machine is not this process' work
     room, over = Room(), asyncio.Event()
 
     async def wait() -> None:
@@ -147,6 +152,31 @@ async def test_who_takes_longer_than_a_turn_keeps_nobody_out(monkeypatch: pytest
     assert fates(last) == ["waits"]
     room.leave()
     await last[0]
+
+
+async def test_who_works_for_longer_than_a_turn_keeps_his_place(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """To let others in as well would make all of them late; once he waits, his place is given up."""
+    monkeypatch.setattr(module, "_TURN_SECONDS", 0.001)
+    monkeypatch.setattr(module, "_WORKS_SECONDS", 60.0)
+    looked = asyncio.Event()
+    look = module.Place._look
+
+    def works(place: module.Place) -> None:
+        clock.worked += 1000.0
+        look(place)
+        looked.set()
+
+    monkeypatch.setattr(module.Place, "_look", works)
+    room = Room()
+    async with room.place():
+        for _ in range(PLACES - 1):
+            await room.enter()
+        last = waiting(room, 1)
+        await looked.wait()
+        await settled()
+        assert fates(last) == ["waits"]
+        monkeypatch.setattr(module.Place, "_look", look)
+        await asyncio.wait_for(last[0], 10)
 
 
 @pytest.mark.parametrize("turn_has_come", [False, True])
@@ -205,8 +235,9 @@ class Held:
 
 
 async def _until(ask: Callable[[], bool]) -> None:
-    while not ask():
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while not ask():
+            await asyncio.sleep(0)
 
 
 async def test_a_probe_is_answered_whoever_stands_in_line(clock: Clock) -> None:
