@@ -168,6 +168,7 @@ PROBLEMS = {
     "too-many": 429,
     "head-too-long": 431,
     "internal": 500,
+    "overloaded": 503,
     "unavailable": 503,
     "outcome-unknown": 503,
 }

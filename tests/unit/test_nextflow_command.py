@@ -25,7 +25,7 @@ PLACE = Place(
 )
 # As Nextflow 24.10 writes it; the second run was killed, the third resumed the first.
 HISTORY = History.parse(
-    f"2026-11-24 01:07:33\t1.2s\trun-b\tOK\tc28a3e7e5d\t{SESSION}\tnextflow run a.nf\n"
+    f"2026-11-24 01:07:33\t1.2s\trun-bbbbbbbbbbbbbbbb\tOK\tc28a3e7e5d\t{SESSION}\tnextflow run a.nf\n"
     "2026-11-24 01:08:33\t-\trun-c\t-\tc28a3e7e5d\t99999999-2222-3333-4444-555555555555\tnextflow run a.nf\n"
     f"2026-11-24 01:09:33\t1.2s\trun-d\tERR\tc28a3e7e5d\t{SESSION}\tnextflow run a.nf -resume\n"
     "torn line"
@@ -61,7 +61,9 @@ def test_the_least_command() -> None:
 
 def test_everything_that_can_be_asked_for() -> None:
     """Core options have one dash and a value of their own, and parameters are not among them."""
-    record = a_record(revision="v1.0", profile="docker,test", workdir="x", parameters={"a": 1}, resumed_from="run-b")
+    record = a_record(
+        revision="v1.0", profile="docker,test", workdir="x", parameters={"a": 1}, resumed_from="run-bbbbbbbbbbbbbbbb"
+    )
     assert command(Path("/bin/nextflow"), record, PLACE, HISTORY) == [
         *LEAST,
         *("-r", "v1.0"),
@@ -73,7 +75,7 @@ def test_everything_that_can_be_asked_for() -> None:
 
 def test_a_session_is_resumed_only_if_nextflow_knows_it() -> None:
     """It refuses to run at all otherwise; then the run is a fresh one under the session's id, and the log says so."""
-    record = a_record(resumed_from="run-b")
+    record = a_record(resumed_from="run-bbbbbbbbbbbbbbbb")
     assert resumes(record, HISTORY)
     assert not resumes(record, History())
     assert not resumes(a_record(), HISTORY)
@@ -82,7 +84,7 @@ def test_a_session_is_resumed_only_if_nextflow_knows_it() -> None:
     assert environment({}, record, HISTORY) == {}
     assert notes(record, HISTORY) == notes(a_record(), History()) == []
     (note,) = notes(record, History())
-    assert "run-b" in note
+    assert "run-bbbbbbbbbbbbbbbb" in note
 
 
 def test_a_name_is_given_once() -> None:
