@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import mean
 
 from common.callers import add
+from common.local import toolchain
 from common.settings import Settings
 from tests.bench.crowd.clients import Answers, Kind, Plan, Told
 from tests.bench.report import HEADER, Row, table
@@ -63,6 +64,7 @@ def main() -> int:
 
 def _rows(made: Scene, seconds: float) -> Iterator[Row]:
     pin(made.redis_pid, cores()[1])
+    _talk(made)
     tokens = _tokens(made)
     polite = Kind("polite", 10, 1.0, _asks(tokens["polite"]))
     with _server(made, "unlimited", RATE_LIMITS="off") as server:
@@ -164,12 +166,15 @@ def _request(method: str, path: str, token: str, *, body: str = "", accept: str 
     return "\r\n".join([*lines, "", body])
 
 
+def _talk(made: Scene) -> None:
+    """Have the scene's Nextflow say something."""
+    Path(made.environ["NEXTFLOW"]).write_text(_STUB)
+    toolchain.install(Path(made.environ["TOOLCHAIN_DIR"]), made.environ, lambda _: None)
+
+
 @contextmanager
 def _server(made: Scene, name: str, **settings: str) -> Iterator[Server]:
-    stub = made.directory / "talker"
-    stub.write_text(_STUB)
-    stub.chmod(0o755)
-    environ = {**made.environ, "NEXTFLOW": str(stub), **settings}
+    environ = {**made.environ, **settings}
     with serving(made.directory, name, "functions.server", environ=environ) as server:
         pin(server.pid, cores()[0])
         yield server

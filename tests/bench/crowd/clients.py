@@ -23,6 +23,7 @@ import uvloop
 from tests.bench.load import Clock
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
+_PROBLEM = re.compile(rb'"urn:nextflow-controller:problem:([a-z-]+)"')
 _SAMPLE_SECONDS = 1.0
 _LEAST_SECONDS = 0.005  # before somebody who was cut off comes back
 
@@ -58,7 +59,7 @@ class Answers:
     """What one kind of client was told.
 
     Attributes:
-        statuses: how many of each, by what was asked: `name 200`.
+        statuses: how many of each, by what was asked: `status 200`, `run busy`.
         most: of those that were let in, the most within a minute of the clock, by what was asked.
         ages_ms: of those that were let in, the median, and what 99 of 100 are below, by what was asked, and of `all`.
         bad: the first answers that nobody should get, as they were.
@@ -175,7 +176,8 @@ class _Client(asyncio.Protocol):
         return self._answer.endswith(b"\r\n0\r\n\r\n")  # a stream, in chunks
 
     def _take(self, status: int) -> None:
-        self._tally.statuses[f"{self._asked} {status}"] += 1
+        problem = _PROBLEM.search(self._answer)
+        self._tally.statuses[f"{self._asked} {problem[1].decode() if problem else status}"] += 1
         if status < 300:
             self._tally.ages[self._asked].append(time.perf_counter() - self._at)
             self._tally.windows[self._asked, int(time.time() // 60)] += 1
