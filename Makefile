@@ -10,6 +10,8 @@ CROWD_SECONDS ?= 600
 export PORT STATE_DIR SEEDS FOLLOW_SEEDS
 
 BIN := .venv/bin
+# Tests that start nothing that wants a processor for itself: they run beside each other.
+BESIDE := tests/unit tests/functions tests/bench tests/simulation tests/fuzz
 TOO_OLD = "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Try make PYTHON=python3.12"
 
 .DEFAULT_GOAL := help
@@ -33,7 +35,8 @@ demo: toolchain ## Run examples/simple-pipeline through the functions and show i
 	@$(BIN)/python examples/demo.py
 
 test: lint toolchain ## Lint, types, import layers and every test
-	$(BIN)/pytest --ignore tests/chaos
+	$(BIN)/pytest $(BESIDE) -n 2
+	$(BIN)/pytest $(BESIDE:%=--ignore %) --ignore tests/chaos
 	$(BIN)/pytest tests/chaos -n 4
 
 test-fast: setup ## Unit tests only
