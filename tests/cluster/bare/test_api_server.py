@@ -62,6 +62,7 @@ class Proxy:
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())  # of one that never began, too
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far: asyncio.StreamWriter | None = None
@@ -71,9 +72,8 @@ class Proxy:
                 group.create_task(self._pass(reader, far))
                 group.create_task(self._pass(back, writer))
         finally:
-            for end in (writer, far):
-                if end is not None:
-                    end.transport.abort()
+            if far is not None:
+                far.transport.abort()
 
     async def _pass(self, source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
         with suppress(OSError):
