@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _LIVE = (State.STARTING, State.RUNNING)
 _ENDING_SECONDS = 0.2  # between two looks at a run that is ending
 
-_Round = Callable[["Platform", RunRecord, float], Awaitable[RunInfo | None]]
+_Round = Callable[[Platform, RunRecord, float], Awaitable[RunInfo | None]]
 
 
 @dataclass(frozen=True, slots=True)

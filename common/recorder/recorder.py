@@ -28,7 +28,7 @@ _DRAIN_SECONDS = 60.0
 _RETRY_SECONDS = 0.5
 _TICK_SECONDS = 0.5
 _PROGRESS_SECONDS = 0.25
-_TRACE_BYTES = 16 * 1024 * 1024  # at a time; more come with the next look
+_TRACE_BYTES = 16 * 1024 * 1024  # at a time
 
 
 class Trace:

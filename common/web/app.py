@@ -25,7 +25,7 @@ from common.web.gate import SAFE, Gate, address
 from common.web.input import body, query, read
 from common.web.limits import Limiter
 from common.web.problem import Refused, TooMany
-from common.web.room import Room
+from common.web.room import Place, Room
 
 log = logging.getLogger("access")
 
@@ -140,7 +140,7 @@ class _Inside:
             if endpoint.role is None:  # a probe is never in the way, nor are pages
                 answer = await self._made(endpoint, scope, receive)
             else:
-                async with self._room.place():
+                async with Place(self._room):
                     answer = await self._made(endpoint, scope, receive)
         except ClientDisconnect:
             raise

@@ -33,10 +33,6 @@ class Room:
         self._since = self._empty = -_CALM_SECONDS
         self._late = 0
 
-    def place(self) -> "Place":
-        """A place, to be entered."""
-        return Place(self)
-
     async def enter(self) -> None:
         """Wait for a place.
 
@@ -93,7 +89,7 @@ class Room:
 class Place:
     """A request's place in the room: a context, which has it for as long as it works."""
 
-    __slots__ = ("_began", "_due", "_over", "_room", "_worked")
+    __slots__ = ("_began", "_over", "_room", "_worked")
 
     def __init__(self, room: Room) -> None:
         self._room = room

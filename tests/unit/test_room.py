@@ -9,7 +9,7 @@ from starlette.responses import Response
 from common.web import room as module
 from common.web.call import Call, Endpoint, Nothing
 from common.web.problem import TooMany
-from common.web.room import Room
+from common.web.room import Place, Room
 from tests.unit.asking import application, asking, endpoints, kind, settings
 
 PLACES = 16
@@ -138,7 +138,7 @@ async def test_who_waits_for_longer_than_a_turn_keeps_nobody_out(monkeypatch: py
     room, over = Room(), asyncio.Event()
 
     async def wait() -> None:
-        async with room.place():
+        async with Place(room):
             await over.wait()
 
     tasks = [asyncio.create_task(wait()) for _ in range(3 * PLACES)]
@@ -159,23 +159,23 @@ async def test_who_works_for_longer_than_a_turn_keeps_his_place(monkeypatch: pyt
     monkeypatch.setattr(module, "_TURN_SECONDS", 0.001)
     monkeypatch.setattr(module, "_WORKS_SECONDS", 60.0)
     looked = asyncio.Event()
-    look = module.Place._look
+    look = Place._look
 
-    def works(place: module.Place) -> None:
+    def works(place: Place) -> None:
         clock.worked += 1000.0
         look(place)
         looked.set()
 
-    monkeypatch.setattr(module.Place, "_look", works)
+    monkeypatch.setattr(Place, "_look", works)
     room = Room()
-    async with room.place():
+    async with Place(room):
         for _ in range(PLACES - 1):
             await room.enter()
         last = waiting(room, 1)
         await looked.wait()
         await settled()
         assert fates(last) == ["waits"]
-        monkeypatch.setattr(module.Place, "_look", look)
+        monkeypatch.setattr(Place, "_look", look)
         await asyncio.wait_for(last[0], 10)
 
 

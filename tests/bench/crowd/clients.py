@@ -1,6 +1,6 @@
 """A crowd that asks one server for more than it can do; a process of its own, on the core that the server has not.
 
-    python -m tests.bench.crowd.clients PLAN     with a `Plan` as JSON; prints what came of it, a `Told`, as JSON
+    python -m tests.bench.crowd.clients     takes a `Plan` as JSON, prints what came of it, a `Told`, as JSON
 
 Each client has a connection, on which it asks again so long after it last asked, or at once where the answer took
 longer: one that is greedy does not heed what it is told. Where it is cut off it comes back.
@@ -210,6 +210,6 @@ async def crowd(plan: Plan) -> Told:
 
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1] if sys.argv[1] != "-" else sys.stdin.read())
+    given = json.load(sys.stdin)
     given["kinds"] = [Kind(**kind) for kind in given["kinds"]]
     print(json.dumps(asdict(uvloop.run(crowd(Plan(**given))))))
