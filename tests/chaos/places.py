@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,14 +85,35 @@ def redis_server(directory: Path, *options: str) -> Server:
     return Server(found, directory, options)
 
 
-class Local:
+class _Servers:
+    """The servers of one place, on this machine."""
+
+    def __init__(self, state: Path, environ: Mapping[str, str]) -> None:
+        self.state = state
+        self._environ = environ
+        self._servers: list[LocalServer] = []
+
+    def server(self, program: Sequence[str] = PROGRAM, **environ: str) -> LocalServer:
+        """One more server, started."""
+        made = LocalServer(self.state, program=program, **{**_BOUNDS, **self._environ, **environ})
+        made.start()
+        self._servers.append(made)
+        return made
+
+    def end_servers(self) -> None:
+        """Kill those that live."""
+        for server in self._servers:
+            if server.alive:
+                server.kill()
+
+
+class Local(_Servers):
     """A state directory, a Redis, and a stub of Nextflow on this machine."""
 
     name = "local"
 
     def __init__(self, root: Path, *redis_options: str, **environ: str) -> None:
         self.root = root
-        self.state = root / "state"
         self._work = root / "work"
         self._work.mkdir()
         self._redis = None
@@ -102,22 +123,14 @@ class Local:
         stub = root / "nextflow"
         stub.write_text(_STUB.format(python=sys.executable))
         stub.chmod(0o755)
-        self._environ = {"NEXTFLOW": str(stub), "TOOLCHAIN_DIR": str(root / "toolchain"), **environ}
+        super().__init__(root / "state", {"NEXTFLOW": str(stub), "TOOLCHAIN_DIR": str(root / "toolchain"), **environ})
         toolchain.install(root / "toolchain", {**os.environ, **self._environ}, lambda _: None)
-        self._servers: list[LocalServer] = []
 
     @property
     def redis(self) -> Server:
         """The Redis of the place's own."""
         assert self._redis is not None
         return self._redis
-
-    def server(self, program: Sequence[str] = PROGRAM, **environ: str) -> LocalServer:
-        """One more server, started."""
-        made = LocalServer(self.state, program=program, **{**_BOUNDS, **self._environ, **environ})
-        made.start()
-        self._servers.append(made)
-        return made
 
     def head(self, tag: str, *, held: bool = True, listing: bool = False) -> str:
         """The script of a run."""
@@ -143,9 +156,7 @@ class Local:
 
     def close(self) -> None:
         """End everything."""
-        for server in self._servers:
-            if server.alive:
-                server.kill()
+        self.end_servers()
         if self._redis:
             self._redis.kill()
         for _ in poll("everything to be gone"):
@@ -157,17 +168,16 @@ class Local:
                 break
 
 
-class Cluster:
+class Cluster(_Servers):
     """A namespace of the cluster that KUBECONFIG names, with the image of tests/cluster/head; servers are here."""
 
     name = "cluster"
 
     def __init__(self, root: Path, namespace: str, kubeconfig: str = "") -> None:
         self.namespace = namespace
-        self.state = root / "state"
         self.redis = redis_server(root / "redis", "appendonly yes")
         kubectl("create", "--namespace", namespace, "--filename", "-", stdin=json.dumps(_CLAIM))
-        self._environ = {
+        environ = {
             "REDIS_URL": self.redis.url,
             "RUNNER": "kubernetes",
             "RELEASE_NAMESPACE": namespace,
@@ -175,15 +185,7 @@ class Cluster:
             "HEAD_IMAGE": IMAGES["head"],
             "WORK_CLAIM": _CLAIM["metadata"]["name"],
         }
-        self._environ |= {"KUBECONFIG": kubeconfig} if kubeconfig else {}
-        self._servers: list[LocalServer] = []
-
-    def server(self, program: Sequence[str] = PROGRAM, **environ: str) -> LocalServer:
-        """One more server, started."""
-        made = LocalServer(self.state, program=program, **{**_BOUNDS, **self._environ, **environ})
-        made.start()
-        self._servers.append(made)
-        return made
+        super().__init__(root / "state", environ | ({"KUBECONFIG": kubeconfig} if kubeconfig else {}))
 
     def head(self, tag: str, *, held: bool = True, listing: bool = False) -> str:
         """The script of a run."""
@@ -202,9 +204,7 @@ class Cluster:
 
     def close(self) -> None:
         """End the servers; the namespace goes with whoever made it."""
-        for server in self._servers:
-            if server.alive:
-                server.kill()
+        self.end_servers()
         self.redis.kill()
 
 

@@ -1,25 +1,13 @@
-"""One loop and one Redis for all inputs of a session, and the table that `make fuzz` ends with."""
+"""One loop for all inputs of a module, and the table that `make fuzz` ends with."""
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fuzz import PLAYED
-from tests.redis_server import OwnRedis
-
-
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    """Where the session's real Redis listens."""
-    with tempfile.TemporaryDirectory() as directory:
-        server = OwnRedis(Path(directory) / "r")
-        yield server.url
-        server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from hypothesis import strategies as st
@@ -108,6 +109,17 @@ async def harm(client: "Redis", harms: list[tuple[Any, ...]]) -> None:
             await client.execute_command(*call)  # type: ignore[no-untyped-call] # redis-py's types are partial
 
 
+@asynccontextmanager
+async def written_to(url: str, harms: list[tuple[Any, ...]]) -> AsyncIterator[Notebook]:
+    """A place whose Redis, once all had been well, somebody has written to; for as long as anything may take."""
+    async with asyncio.timeout(PATIENCE_SECONDS), Redis.from_url(url) as client:
+        await client.flushall()
+        runner = notebook()
+        await _readers(url, runner)
+        await harm(client, harms)
+        yield runner
+
+
 async def _readers(url: str, runner: Notebook) -> None:
     async with process(url, runner) as parts:
         found = await look.active(parts)
@@ -133,11 +145,7 @@ def test_readers_of_what_somebody_has_written(
     """Everybody who only reads has an answer, or says that it is not to be had."""
 
     async def play() -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS), Redis.from_url(redis_url) as client:
-            await client.flushall()
-            runner = notebook()
-            await _readers(redis_url, runner)
-            await harm(client, harms)
+        async with written_to(redis_url, harms) as runner:
             before = runner.written()
             with suppress(ControllerError):
                 await _readers(redis_url, runner)
@@ -155,11 +163,7 @@ def test_callers_before_what_somebody_has_written(
     """Whoever starts and cancels runs gets past it, and no second run has a head."""
 
     async def play() -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS), Redis.from_url(redis_url) as client:
-            await client.flushall()
-            runner = notebook()
-            await _readers(redis_url, runner)
-            await harm(client, harms)
+        async with written_to(redis_url, harms) as runner:
             request = RunRequest(pipeline="owner/name", on_busy="attach")
             for key in (KEY, KEY, None):
                 async with process(redis_url, runner) as parts:

@@ -1,24 +1,12 @@
 """Redis for unit tests: the one in memory, and a real one to show that it behaves alike."""
 
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 
 from common.connection import Connection
-from tests.redis_server import OwnRedis
-
-
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    """Where the session's real Redis listens."""
-    with tempfile.TemporaryDirectory() as directory:
-        server = OwnRedis(Path(directory) / "r")
-        yield server.url
-        server.stop()
 
 
 @pytest.fixture(params=["fakeredis", pytest.param("redis-server", marks=pytest.mark.slow)])
