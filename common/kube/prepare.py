@@ -118,16 +118,16 @@ async def _end_earlier(settings: Settings, run_id: str) -> None:
 def _main(run_id: str, session_id: str, mode: str, pipeline: str, bundle: str) -> None:
     settings = Settings.read(os.environ)
     configure_logging(settings.log_level)
-    try:
-        if pipeline:
-            unhidden(pipeline, Path(settings.work_path))
-    except NotAllowed as refused:
-        Path(beside.LAST_WORDS).write_text(refused.reason, "utf-8")
-        sys.exit(str(refused))
     again = os.environ["FAILURES"] != "0"
     if again:
         asyncio.run(_end_earlier(settings, run_id))
     launch = Path(settings.work_path)
+    try:  # not before nobody of the run is left who could put something there
+        if pipeline:
+            unhidden(pipeline, launch)
+    except NotAllowed as refused:
+        Path(beside.LAST_WORDS).write_text(refused.reason, "utf-8")
+        sys.exit(str(refused))
     config = attempt_config(launch, session_id, goes_on=again or mode == "resume")
     Path(beside.ATTEMPT_CONFIG).write_text(config, "utf-8")
     if bundle:

@@ -16,10 +16,9 @@ class Wire:
     def __init__(self, namespace: str, number: int) -> None:
         self._name = f"{namespace}-{number}"
         inside = f"{self._name}i"
-        net = f"198.18.{secrets.randbelow(256)}.{4 * secrets.randbelow(64)}".rsplit(
-            ".", 1
-        )  # meant for tests of networks
-        self.here, self.there = (f"{net[0]}.{int(net[1]) + host}" for host in (1, 2))
+        third, fourth = secrets.randbelow(256), 4 * secrets.randbelow(64)
+        # Of the addresses that are meant for tests of networks.
+        self.here, self.there = (f"198.18.{third}.{fourth + host}" for host in (1, 2))
         _ip("link", "add", self._name, "type", "veth", "peer", "name", inside, "netns", namespace)
         _ip("address", "add", f"{self.here}/30", "dev", self._name)
         _ip("-netns", namespace, "address", "add", f"{self.there}/30", "dev", inside)
@@ -56,9 +55,11 @@ def network() -> Iterator[Network]:
         pytest.skip("only root makes network namespaces, with `ip`")
     name = f"nfc{secrets.token_hex(3)}"
     try:
-        yield Network(name)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"no network namespace can be made: {error.stderr}")
+        try:
+            made = Network(name)
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no network namespace can be made: {error.stderr}")
+        yield made
     finally:
         with suppress(subprocess.CalledProcessError):
             _ip("netns", "delete", name)  # and with it the wires

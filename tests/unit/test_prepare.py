@@ -1,5 +1,6 @@
 """What an attempt finds: no task of the last one, its session if there is one, and nothing kept for too long."""
 
+import asyncio
 import os
 import shutil
 import time
@@ -187,15 +188,22 @@ def test_an_attempt_is_prepared_whatever_is_where_runs_are_kept(
     assert (kept / RUN_ID).is_dir() is (case == "absent")
 
 
+@pytest.mark.parametrize("again", [False, True])
 def test_what_lies_under_the_name_of_an_allowed_pipeline_is_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
-    """An earlier run may have put it there: Nextflow takes a file or directory before it fetches anything."""
+    """An earlier run may have put it there, or a task until it was ended: Nextflow takes that before it fetches."""
+
+    async def plant(*_: object) -> None:
+        (tmp_path / "owner" / "name").mkdir(parents=True)
+
+    monkeypatch.setattr(prepare, "_end_earlier", plant)
     monkeypatch.setattr(beside, "LAST_WORDS", tmp_path / "words")
     monkeypatch.setattr(prepare, "configure_logging", lambda level: None)
     monkeypatch.setenv("WORK_PATH", str(tmp_path))
-    monkeypatch.setenv("FAILURES", "0")
-    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.setenv("FAILURES", "1" if again else "0")
+    if not again:
+        asyncio.run(plant())
     with pytest.raises(SystemExit, match="which Nextflow would run instead"):
         prepare._main(RUN_ID, SESSION, "fresh", "owner/name", "")
     reason = "there is a 'owner/name' in the launch directory, which Nextflow would run instead; remove that"
