@@ -28,6 +28,7 @@ class Connection:
 
     def __init__(self, client: "Redis", sentinel: "Sentinel | None" = None) -> None:
         self._client = client
+        take_entries_as_sent(client)
         self._sentinel = sentinel
         self._away_until = 0.0
         self._scripts: dict[str, AsyncScript] = {}
@@ -88,6 +89,15 @@ class Connection:
         await self._client.aclose()
         if self._sentinel is not None:
             await self._sentinel.aclose()
+
+
+def take_entries_as_sent(client: Any) -> None:
+    """Have a client give the entries of streams as Redis sends them: an id, and names and values in turn.
+
+    A log is thousands of them: to make a mapping of each is more work than all that is done with them.
+    """
+    for command in ("XRANGE", "XREVRANGE", "XREAD"):
+        client.set_response_callback(command, lambda answer, **_: answer)
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ of the same nanosecond; a forced id is one that does not agree with its line's o
 
 import base64
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
 
@@ -66,9 +66,10 @@ class LineId(NamedTuple):
 
 
 ZERO = LineId(0, 0)
+BEYOND = LineId(2 * 10**14, 10**19)  # in either part: no line's id
 GAP = "gap"  # as the stream of a line: it says why others are missing
-_LETTERS = {"stdout": "o", "stderr": "e", GAP: "g"}
-_STREAMS = {letter.encode(): stream for stream, letter in _LETTERS.items()}
+LETTERS = {"stdout": "o", "stderr": "e", GAP: "g"}  # the streams as they are stored
+_STREAMS = {letter.encode(): stream for stream, letter in LETTERS.items()}
 
 
 class Line(NamedTuple):
@@ -85,7 +86,7 @@ class Line(NamedTuple):
     @property
     def letter(self) -> str:
         """The stream as it is stored."""
-        return _LETTERS[self.stream]
+        return LETTERS[self.stream]
 
 
 def stream_of(letter: bytes) -> str:
@@ -170,33 +171,40 @@ def encode(value: dict[str, Any]) -> bytes:
     return to_json(value)
 
 
-class Encoded(NamedTuple):
-    """An event as JSON, and what some transports say of it beside that."""
-
-    id: str
-    type: str
-    json: bytes
+Encoded = tuple[str, str, str]  # an event's id, its type, and all of it as JSON
 
 
-def encode_lines(run_id: str, attempt: int, lines: Iterable[Line], behind: LineId) -> list[Encoded]:
-    """The events of consecutive lines: the bytes that `encode` makes of each `line_event`, for a third of the work."""
+def encode_lines(run_id: str, attempt: int, lines: Sequence[Line], behind: LineId) -> list[Encoded]:
+    """The events of consecutive lines: what `encode` makes of each `line_event`, for a fifth of the work."""
     place = f"{run_id}.{attempt}."
     middle = f'","type":"log","run_id":"{run_id}","timestamp":"'
-    found = []
-    for line in lines:
-        cursor = f"{place}{line.id.ms}-{line.id.seq}"
-        text = None if line.stream == GAP else _utf8(line.text)
-        if text is None:
+    found: list[Encoded] = []
+    second, moment = -1, ""
+    for line, text in zip(lines, _strings([line.text for line in lines]), strict=True):
+        (ms, seq), at_ns, stream, raw = line
+        if text is None or stream == GAP:
             told = line_event(run_id, attempt, line, behind)
-            found.append(Encoded(told["id"], told["type"], encode(told)))
+            found.append((told["id"], told["type"], encode(told).decode()))
         else:
-            own = line_time(line.text)
-            head = f'{{"id":"{cursor}{middle}{own or format_time(line.at_ns)}","data":{{"line":'
-            source = "runtime" if own is None else "line"
-            rest = f',"stream":"{line.stream}","timestamp_source":"{source}"}}}}'
-            found.append(Encoded(cursor, "log", head.encode() + to_json(text) + rest.encode()))
+            cursor, timestamp, source = f"{place}{ms}-{seq}", line_time(raw), "line"
+            if timestamp is None:
+                seconds, fraction = divmod(at_ns, 1_000_000_000)
+                if seconds != second:  # thousands of lines are of one
+                    second, moment = seconds, format_time(at_ns)[:-10]
+                timestamp, source = f"{moment}{fraction:09d}Z", "runtime"
+            data = f'{{"line":"{text}","stream":"{stream}","timestamp_source":"{source}"}}'
+            found.append((cursor, "log", f'{{"id":"{cursor}{middle}{timestamp}","data":{data}}}'))
         behind = line.id
     return found
+
+
+def _strings(texts: list[bytes]) -> list[str] | list[str | None]:
+    """Texts without newlines as JSON strings without their quotes; None for what is no UTF-8."""
+    whole = _utf8(b"\n".join(texts))
+    if whole is None:
+        return [None if (text := _utf8(raw)) is None else to_json(text).decode()[1:-1] for raw in texts]
+    # Within a string each quote has a backslash before it: this stands between two strings only.
+    return to_json(whole.split("\n")).decode()[2:-2].split('","')
 
 
 _ISO = re.compile(

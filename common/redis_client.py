@@ -1,9 +1,9 @@
 """How Redis is reached: the client that the settings ask for, its login, its TLS and its Sentinels.
 
 What redis-py would do by itself and is not to be done: try again after a time-out, ask each new
-connection what needs rights of its own (CLIENT), and make a TLS context for each connection, which
-reads all of the system's authorities (tens of milliseconds, with the event loop waiting) and trusts
-them beside the given one.
+connection what needs rights of its own (CLIENT), pack commands argument by argument in Python, and
+make a TLS context for each connection, which reads all of the system's authorities (tens of
+milliseconds, with the event loop waiting) and trusts them beside the given one.
 """
 
 import re
@@ -130,6 +130,7 @@ async def _greet(connection: "AbstractConnection") -> None:
     """
     from redis.exceptions import RedisError
 
+    connection.pack_command = _packed  # type: ignore[method-assign, assignment] # names are texts, arguments what we send
     await connection.on_connect()
     await connection.send_command("HELLO", 3)
     hello = await connection.read_response()
@@ -138,3 +139,9 @@ async def _greet(connection: "AbstractConnection") -> None:
         raise RedisError(f"it is version {version.string.decode()}; 6.2 is needed.")
     if hello.get(b"role") == b"replica":
         raise RedisError("it is a replica; its master is needed.")
+
+
+def _packed(command: str, *args: str | bytes | float) -> list[bytes]:
+    import hiredis
+
+    return [hiredis.pack_command((*command.split(), *args))]  # type: ignore[arg-type] # takes any number of them

@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 
 from common.connection import Connection
 from common.errors import Unavailable
-from common.events import NANOSECONDS, ZERO, Line, LineId, stream_of
+from common.events import BEYOND, LETTERS, NANOSECONDS, ZERO, Line, LineId, stream_of
 from common.models import FollowerCounts, Progress, Relay, Streaming
 from common.settings import Settings
 
@@ -24,7 +24,8 @@ _FOLLOWERS_SECONDS = 15  # several times what passes between two of a process' w
 _RELAY_BYTES = 1024  # a report that is longer is none
 _TAIL_LINES = 1_000  # a look: Redis serves nobody else meanwhile
 
-_Entry = tuple[bytes, dict[bytes, bytes]]
+_Entry = tuple[bytes, Sequence[bytes]]  # its id, then its fields' names and values in turn
+_LINE = [b"p", b"b", b"t", b"s"]  # the fields of almost every line
 _Model = TypeVar("_Model", FollowerCounts, Progress, Relay)
 
 
@@ -71,23 +72,23 @@ class Streams:
         Raises:
             Unavailable: Redis is away: the lines may have been appended (as every method here).
         """
-        args: list[str | bytes | int] = [str(expected), self._ttl_seconds, *self._bounds]
-        last = expected
-        for line in lines:
-            fields: list[str | bytes | int] = ["t", line.text, "s", line.letter]
-            if LineId.of_time(line.at_ns) != line.id:
-                fields += ["n", line.at_ns]
-            args += [str(line.id), len(fields), *fields]
-            last = line.id
-        if end:
-            args += [str(last.next()), 2, "end", 1]
+        last = lines[-1].id if lines else expected
+        args: list[str | bytes | int] = [
+            str(expected),
+            self._ttl_seconds,
+            *self._bounds,
+            str(last.next()) if end else "",
+        ]
+        for (ms, seq), at_ns, stream, text in lines:
+            own = "" if 1_000 * at_ns == 1_000_000_000 * ms + seq else at_ns
+            args += (f"{ms}-{seq}", text, LETTERS[stream], own)
         done, top = await self._connection.script("append", [self._key(run_id, attempt)], args)
         return bool(done), _id(top)
 
     async def top(self, run_id: str, attempt: int) -> tuple[LineId, bool]:
         """The id of the newest line (0-0 if none), and whether the log ends with it."""
         newest = await self._newest(self._key(run_id, attempt), 2)
-        ended = bool(newest) and b"end" in newest[0][1]
+        ended = bool(newest) and _is_end(newest[0])
         lines = newest[1:] if ended else newest
         return _id(lines[0][0]) if lines else ZERO, ended
 
@@ -98,7 +99,7 @@ class Streams:
             if block_ms:
                 entries = _entries(await client.xread({key: str(after)}, count=count, block=block_ms), key)
             else:
-                entries = list(cast("Iterable[_Entry]", await client.xrange(key, min=f"({after}", count=count)))
+                entries = cast("list[_Entry]", await client.xrange(key, min=f"({after}", count=count))
         return _chunk(entries, after)
 
     async def tail(self, run_id: str, attempt: int, count: int) -> tuple[LineId, int]:
@@ -108,10 +109,10 @@ class Streams:
         """
         key, left, below, before = self._key(run_id, attempt), count, "+", ZERO
         while newest := await self._newest(key, min(left + 2, _TAIL_LINES), below):  # the one before them, and an end
-            for entry_id, fields in newest:
-                if b"end" not in fields:
+            for entry in newest:
+                if not _is_end(entry):
                     if not left:
-                        return _id(entry_id), 0
+                        return _id(entry[0]), 0
                     left -= 1
             before = _before(newest[-1])
             below = f"({newest[-1][0].decode()}"
@@ -127,8 +128,8 @@ class Streams:
 
     async def relay(self, run_id: str) -> Relay | None:
         """What was last written of it; None also where that is no such thing."""
-        for _, fields in await self._newest(self._key(run_id, "relay"), 1):
-            said = fields.get(b"r", b"")
+        for entry in await self._newest(self._key(run_id, "relay"), 1):
+            said = _fields(entry).get(b"r", b"")
             return _valid(Relay, said) if len(said) <= _RELAY_BYTES else None
         return None
 
@@ -166,7 +167,7 @@ class Streams:
 
     async def _newest(self, key: str, count: int, below: str = "+") -> list[_Entry]:
         async with self._connection.use() as client:
-            return list(cast("Iterable[_Entry]", await client.xrevrange(key, max=below, count=count)))
+            return cast("list[_Entry]", await client.xrevrange(key, max=below, count=count))
 
     async def pumping(self, run_id: str, who: str, *, insist: bool) -> bool:
         """Say that `who` relays the run's log, for the next seconds; whether it does.
@@ -192,9 +193,9 @@ class Streams:
             said, (seconds, microseconds) = await pipe.execute()
         now_ms = seconds * 1000 + microseconds // 1000
         return any(
-            abs(now_ms - int(entry_id.partition(b"-")[0])) < _PUMP_SECONDS * 1000
-            for entry_id, fields in said
-            if fields.get(b"who") != besides.encode()
+            abs(now_ms - int(entry[0].partition(b"-")[0])) < _PUMP_SECONDS * 1000
+            for entry in said
+            if _fields(entry).get(b"who") != besides.encode()
         )
 
 
@@ -205,34 +206,50 @@ def _valid(model: type[_Model], raw: bytes) -> _Model | None:
         return None
 
 
-def _entries(found: object, key: str) -> list[_Entry]:
-    # RESP2 answers with a list of pairs, RESP3 with a mapping whose values are nested once more.
-    if isinstance(found, dict):
-        return [entry for batch in found.get(key.encode(), []) for entry in batch]
-    return [entry for _, batch in found for entry in batch] if isinstance(found, list) else []
+def _entries(found: object, key: str) -> Sequence[_Entry]:
+    # RESP2 answers with a list of pairs, RESP3 with a mapping.
+    return dict(cast("Iterable[tuple[bytes, Sequence[_Entry]]]", found or ())).get(key.encode(), ())
+
+
+def _fields(entry: _Entry) -> dict[bytes, bytes]:
+    names_and_values = iter(entry[1])
+    return dict(zip(names_and_values, names_and_values, strict=True))
+
+
+def _is_end(entry: _Entry) -> bool:
+    return b"end" in entry[1][::2]
 
 
 def _chunk(entries: Sequence[_Entry], after: LineId) -> Chunk:
     if entries and (before := _before(entries[0])) > after:
         return Chunk((), after, ended=False, trimmed=before)
     lines: list[Line] = []
-    for entry_id, fields in entries:
-        if b"end" in fields:
+    make = tuple.__new__  # what a NamedTuple's own constructor does in three times as long
+    numbers = map(int, b"-".join([raw_id for raw_id, _ in entries]).split(b"-"))
+    for entry, ms, seq in zip(entries, numbers, numbers, strict=False):  # each takes the next number
+        said = entry[1]
+        at_ns = ms * 1_000_000 + seq // 1_000
+        if said[::2] == _LINE:
+            text, letter = said[5], said[7]
+        elif _is_end(entry):
             return Chunk(lines, after, ended=True)
-        after = _id(entry_id)
-        own = fields.get(b"n", b"")
-        at_ns = int(own) if own and NANOSECONDS.fullmatch(own) else after.ms * 1_000_000 + after.seq // 1_000
-        text = fields.get(b"t", b"").replace(b"\n", b" ")  # no log has any in a line, and text would tell two
-        lines.append(Line(after, at_ns, stream_of(fields.get(b"s", b"")), text))
+        else:
+            fields = _fields(entry)
+            text, letter, own = (fields.get(name, b"") for name in (b"t", b"s", b"n"))
+            at_ns = int(own) if NANOSECONDS.fullmatch(own) else at_ns
+        if ms >= BEYOND.ms or seq >= BEYOND.seq:
+            raise _damaged(f"not a line id: {entry[0]!r}")
+        after = make(LineId, (ms, seq))
+        # No log has a newline in a line, and text would tell two.
+        lines.append(make(Line, (after, at_ns, stream_of(letter), text.replace(b"\n", b" "))))
     return Chunk(lines, after, ended=False)
 
 
 def _before(entry: _Entry) -> LineId:
     # One that does not say what it stands behind may stand behind anything.
-    entry_id, fields = entry
-    before = _id(fields.get(b"p", b""))
-    if before >= _id(entry_id):
-        raise Unavailable("redis", "A log stream is damaged: an entry stands behind a later one.")
+    before = _id(_fields(entry).get(b"p", b""))
+    if before >= _id(entry[0]):
+        raise _damaged("an entry stands behind a later one.")
     return before
 
 
@@ -241,4 +258,8 @@ def _id(entry_id: bytes) -> LineId:
     try:
         return LineId.parse(entry_id.decode())
     except ValueError as error:
-        raise Unavailable("redis", f"A log stream is damaged: {error}") from error
+        raise _damaged(str(error)) from error
+
+
+def _damaged(how: str) -> Unavailable:
+    return Unavailable("redis", f"A log stream is damaged: {how}")

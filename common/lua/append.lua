@@ -1,8 +1,8 @@
 -- Append lines to a log stream if its top is the one the writer expects, and let go of the oldest beyond its bounds.
 -- Each entry names the one before it (p): who reads sees that none is missing, though the stream may be trimmed. And it
 -- says how many bytes stood before it (b): what the stream holds is the difference of two, and never counted.
--- KEYS: stream.  ARGV: expected top, ttl s, most entries, most bytes, then for each entry: id, number of fields and
--- values, those.
+-- KEYS: stream.  ARGV: expected top, ttl s, most entries, most bytes, id of the log's end or '', then for each line:
+-- id, text, stream, its own time or ''.
 -- Answers {1, new top}, or {0, real top} when somebody else was there, or the stream is not what it was.
 local ENTRY = 64  -- about what an entry takes besides the text, which is its first value
 
@@ -33,14 +33,22 @@ end
 local length = stream['length'] or 0
 local first, second = extent(stream['first-entry'])
 local _, bytes = extent(stream['last-entry'])
-local at = 5
-while at <= #ARGV do
-  local final = at + 1 + tonumber(ARGV[at + 1])
-  redis.call('XADD', KEYS[1], ARGV[at], 'p', top, 'b', string.format('%.0f', bytes), unpack(ARGV, at + 2, final))
-  top = ARGV[at]
+local function add(id, ...)
+  redis.call('XADD', KEYS[1], id, 'p', top, 'b', bytes, ...)
+  top = id
   length = length + 1
-  bytes = bytes + ENTRY + #ARGV[at + 3]
-  at = final + 1
+  bytes = bytes + ENTRY + #select(2, ...)
+end
+for at = 6, #ARGV, 4 do
+  local own = ARGV[at + 3]
+  if own == '' then
+    add(ARGV[at], 't', ARGV[at + 1], 's', ARGV[at + 2])
+  else
+    add(ARGV[at], 't', ARGV[at + 1], 's', ARGV[at + 2], 'n', own)
+  end
+end
+if ARGV[5] ~= '' then
+  add(ARGV[5], 'end', '1')
 end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 

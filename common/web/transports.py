@@ -6,9 +6,10 @@ of an event is made once for all transports.
 """
 
 from collections.abc import Callable
+from itertools import chain, repeat
 from typing import Any
 
-from common.events import GAP, Cursor, Encoded, Line, encode, encode_lines
+from common.events import Cursor, Encoded, Line, encode, encode_lines
 from common.frames import Farewell, Frame, Lines, Notice
 
 Encoder = Callable[[Frame], bytes]
@@ -18,27 +19,33 @@ TOGETHER = "nextflow_controller.frames"  # our server's extension of ASGI: WebSo
 def _events(frame: Frame) -> list[Encoded]:
     if isinstance(frame, Lines):
         return encode_lines(frame.run_id, frame.attempt, frame.lines, frame.behind)
-    return [Encoded(event["id"], event["type"], encode(event)) for event in frame.events()]
+    return [(event["id"], event["type"], encode(event).decode()) for event in frame.events()]
 
 
 def messages(frame: Frame) -> list[str]:
     """A frame as WebSocket messages: each one event."""
-    return [event.json.decode() for event in frame.encoded(_events)]
+    return [json for _, _, json in frame.encoded(_events)]
 
 
 def framed(frame: Frame) -> bytes:
-    """The same as they go over the wire: unmasked and uncompressed (RFC 6455, 5.1), they are so for every client."""
-    from websockets.frames import Frame as Message
-    from websockets.frames import Opcode
+    """The same as they go over the wire: unmasked and uncompressed (RFC 6455, 5.2), they are so for every client."""
+    return b"".join([_text_frame(json.encode()) for _, _, json in frame.encoded(_events)])
 
-    return b"".join(Message(Opcode.TEXT, event.json).serialize(mask=False) for event in frame.encoded(_events))
+
+def _text_frame(payload: bytes) -> bytes:
+    length = len(payload)
+    if length < 126:
+        return b"\x81%c%b" % (length, payload)
+    if length < 65_536:
+        return b"\x81\x7e%b%b" % (length.to_bytes(2), payload)
+    return b"\x81\x7f%b%b" % (length.to_bytes(8), payload)
 
 
 def ndjson(frame: Frame) -> bytes:
     """A frame as newline-delimited JSON; silence is an empty line."""
     match frame:
         case Lines() | Notice():
-            return b"".join(event.json + b"\n" for event in frame.encoded(_events))
+            return "".join([f"{json}\n" for _, _, json in frame.encoded(_events)]).encode()
         case Farewell():
             return b""
         case _:
@@ -52,19 +59,21 @@ def sse(frame: Frame) -> bytes:
     """
     match frame:
         case Lines() | Notice():
-            return b"".join(_server_sent(event) for event in frame.encoded(_events))
+            return _server_sent(frame.encoded(_events))
         case Farewell():
             return b": the server is stopping; come back with Last-Event-ID\n"
         case _:
             return b": still here\n"
 
 
-def _server_sent(event: Encoded) -> bytes:
-    if event.type == "log":  # the bytes that are made below, for a twentieth of the work
-        return b"id: %b\nevent: log\ndata: %b\n\n" % (event.id.encode(), event.json)
+def _server_sent(events: list[Encoded]) -> bytes:
+    cursors, kinds, texts = zip(*events, strict=True)
+    if set(kinds) == {"log"}:  # the bytes that are made below, for a thirtieth of the work
+        parts = zip(repeat("id: "), cursors, repeat("\nevent: log\ndata: "), texts, repeat("\n\n"))
+        return "".join(chain.from_iterable(parts)).encode()
     from sse_starlette import ServerSentEvent
 
-    return ServerSentEvent(event.json.decode(), event=event.type, id=event.id, sep="\n").encode()
+    return b"".join([ServerSentEvent(json, event=kind, id=cursor, sep="\n").encode() for cursor, kind, json in events])
 
 
 def _text(stamped: bool, notices: bool) -> Encoder:
@@ -85,11 +94,13 @@ def _text(stamped: bool, notices: bool) -> Encoder:
 
 
 def _lines(frame: Lines, stamped: bool) -> bytes:
-    gaps = iter(frame.gaps())
+    gaps = {gap.last: _remark(gap.events()[0]) for gap in frame.gaps()}
+    if not stamped and not gaps:
+        return b"\n".join([*(line.text for line in frame.lines), b""])
 
     def said(line: Line) -> bytes:
-        if line.stream == GAP:
-            return _remark(next(gaps).events()[0])
+        if line.id in gaps:
+            return gaps[line.id]
         return (
             b"%b %b\n" % (str(Cursor(frame.run_id, frame.attempt, line.id)).encode(), line.text)
             if stamped

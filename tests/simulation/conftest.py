@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from common.connection import take_entries_as_sent
 from tests.redis_server import OwnRedis
 
 
@@ -16,5 +17,6 @@ def real() -> Iterator["redis.Redis"]:
     with tempfile.TemporaryDirectory() as directory:
         server = OwnRedis(Path(directory) / "r")
         with redis.Redis.from_url(server.url) as client:
+            take_entries_as_sent(client)
             yield client
         server.stop()

@@ -46,6 +46,9 @@ class Client:
 
         return command
 
+    def set_response_callback(self, command: str, callback: Any) -> None:
+        """The store gives what is not worked on."""
+
     async def time(self) -> tuple[int, int]:
         """The time by Redis' clock."""
         return await self._world.redis_step(self._process, "time", _time)

@@ -10,7 +10,7 @@ from tests.simulation.virtual import now
 
 _Id = tuple[int, int]
 _Raw = tuple[bytes, tuple[bytes, ...]]
-Entry = tuple[bytes, dict[bytes, bytes]]
+Entry = list[Any]  # an id and a list of names and values, as a server sends them
 _SMALL = "The ID specified in XADD is equal or smaller than the target stream top item"
 _ZERO = "The ID specified in XADD must be greater than 0-0"
 
@@ -180,7 +180,7 @@ def _cut(with_it: Any, without: Any, ids: list[_Id], bound: bytes) -> int:
 
 
 def _entry(entry_id: bytes, fields: Sequence[bytes]) -> Entry:
-    return entry_id, dict(zip(fields[::2], fields[1::2], strict=True))
+    return [entry_id, list(fields)]
 
 
 def as_bytes(value: str | bytes | float) -> bytes:

@@ -73,15 +73,16 @@ class Commands:
         rng = self._rng
         knows, most = rng.random() < 0.7, [rng.choice([2, 5, 1000]), rng.choice([200, 100_000])]
         other, steps = self._id(), [rng.choice([1, 1, 2]) for _ in range(rng.choice([0, 1, 3, 12]))]
-        text = rng.choice([b"", b"line", b"x" * 150])
+        text, own, end = rng.choice([b"", b"line", b"x" * 150]), rng.choice(["", 7]), rng.choice([0, 0, 100])
 
         def act(r: Any) -> Any:
             newest = r.xrevrange(key, max="+", min="-", count=1)
             top = newest[0][0].decode() if knows and newest else other if not knows else "0-0"
-            ms, args = int(top.partition("-")[0]), [top, 1000, *most]
+            ms = int(top.partition("-")[0])
+            args = [top, 1000, *most, f"{ms + end}-0" if end else ""]
             for step in steps:
                 ms += step
-                args += [f"{ms}-0", 4, "t", text, "s", "o"]
+                args += [f"{ms}-0", text, "o", own]
             return r.register_script(self._sources["append"])(keys=[key], args=args)
 
         return act
@@ -99,7 +100,7 @@ class Commands:
 
 
 def _by_name(found: Any) -> dict[bytes, Any]:
-    return dict(found.items() if isinstance(found, dict) else found)
+    return dict(found or ())
 
 
 def answer(command: Callable[[Any], Any], client: Any) -> Any:

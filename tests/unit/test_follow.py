@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -58,9 +58,8 @@ async def entries(given: World, run_id: str, attempt: int = 1) -> list[tuple[byt
     while True:
         with suppress(Unavailable):  # it may just have come back
             async with given.processes[0].connection.use() as client:
-                return cast(
-                    "list[tuple[bytes, dict[bytes, bytes]]]", await client.xrange(f"nfc:log:{run_id}:{attempt}")
-                )
+                raw: Any = await client.xrange(f"nfc:log:{run_id}:{attempt}")
+                return [(own, dict(zip(said[::2], said[1::2], strict=True))) for own, said in raw]
         await asyncio.sleep(0.01)
 
 

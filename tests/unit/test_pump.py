@@ -141,7 +141,7 @@ async def test_a_dead_recorder_is_replaced_and_given_way_to(given: World) -> Non
     async def relayed_by() -> bytes | None:
         async with process.connection.use() as client:
             said: Any = await client.xrevrange(f"nfc:log:{run_id}:pump", count=1)
-            return cast("bytes", said[0][1][b"who"]) if said else None
+            return cast("bytes", said[0][1][1]) if said else None
 
     task = recorder()
     given.runner.write(run_id, b"by the recorder")

@@ -55,12 +55,13 @@ def _record(draw: st.DrawFn) -> tuple[str, Sequence[str], _Args]:
 @st.composite
 def _append(draw: st.DrawFn) -> tuple[str, Sequence[str], _Args]:
     top = draw(st.integers(0, 4))
-    bounds = [draw(st.integers(1, 4)), draw(st.integers(1, 400))]
-    entries: list[str | int] = []
+    bounds: list[str | int] = [draw(st.integers(1, 4)), draw(st.integers(1, 400))]
+    lines: list[str | int] = []
     for number in range(top + 1, top + 1 + draw(st.integers(0, 3))):
-        fields = ["t", f"line {number}", "s", "o"]
-        entries += [f"{number}-{draw(st.sampled_from([0, 999_999_999]))}", len(fields), *fields]
-    return "append", ("stream",), ["0-0" if top == 0 else f"{top}-0", 60, *bounds, *entries]
+        own = draw(st.sampled_from(["", "5"]))
+        lines += [f"{number}-{draw(st.sampled_from([0, 999_999_999]))}", f"line {number}", "o", own]
+    end = draw(st.sampled_from(["", "9-0"]))
+    return "append", ("stream",), ["0-0" if top == 0 else f"{top}-0", 60, *bounds, end, *lines]
 
 
 _CALLS = st.lists(st.tuples(_ask | _settle | _record() | _append(), st.integers(0, 1500)), max_size=15)

@@ -76,7 +76,7 @@ async def test_ten_followers_are_one_reader(given: World, served: Served, monkey
 
     def count(*batch: Any) -> list[Encoded]:
         found = encode_lines(*batch)
-        encoded.update(event.id for event in found)
+        encoded.update(cursor for cursor, _, _ in found)
         return found
 
     monkeypatch.setattr("common.web.transports.encode_lines", count)
