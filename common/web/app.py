@@ -32,6 +32,7 @@ log = logging.getLogger("access")
 _CORS_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id")
 _CORS_SHOWN = ("Location", "Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-Id")
 _CORS_SECONDS = 600
+_STANDS_SECONDS, _STANDS_FOLLOWED_SECONDS = 1.0, 10.0
 
 
 class App:
@@ -102,7 +103,9 @@ class _Inside:
         self._app, self.parts = app, parts
         self._gate = Gate(settings, parts.connection)
         self._limiter = Limiter(settings, parts.connection)
-        self._room = Room()
+        # Followers have a line of their own: where a server is gone all of its come to another at once, and a browser's
+        # EventSource that is refused does not come back.
+        self._rooms = {False: Room(_STANDS_SECONDS), True: Room(_STANDS_FOLLOWED_SECONDS)}
         self._answering: ASGIApp = self._answer
         if settings.cors_origins:
             from starlette.middleware.cors import CORSMiddleware
@@ -140,13 +143,13 @@ class _Inside:
             if endpoint.role is None:  # a probe is never in the way, nor are pages
                 answer = await self._made(endpoint, scope, receive)
             else:
-                async with Place(self._room):
+                async with Place(self._rooms[endpoint.socket is not None]):
                     answer = await self._made(endpoint, scope, receive)
         except ClientDisconnect:
             raise
         except Exception as error:  # here rather than further out: pages of other origins may read this answer, too
             if isinstance(error, TooMany):
-                await self._room.late()
+                await self._rooms[False].late()
             answer = _refusal(error)
         await answer(scope, receive, send)
 

@@ -17,16 +17,17 @@ _PLACES = 16
 # works shows by the processor that it takes, or, where others have that, by how late a timer is.
 _TURN_SECONDS = 0.02
 _WORKS_SHARE, _WORKS_SECONDS = 0.7, 0.002
-_STANDS_SECONDS, _CALM_SECONDS = 1.0, 5.0
+_CALM_SECONDS = 5.0
 _PATIENCE_SECONDS, _SHORT_PATIENCE_SECONDS = 10.0, 0.1
 _RETRY_SECONDS = 1
 _LATE_SECONDS, _LATE_AT_MOST = 1.0, 1000
 
 
 class Room:
-    """The room of one process, and the line before it."""
+    """The room of one process, and the line before it, which stands once there was one for so many seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, stands_seconds: float) -> None:
+        self._stands_seconds = stands_seconds
         self._free = _PLACES
         self._line: deque[tuple[float, asyncio.Future[bool]]] = deque()
         # Since when there is a line, and when it last was none: it has not gone by being empty for a moment.
@@ -61,7 +62,7 @@ class Room:
             self._free += 1
             return
         now = time.monotonic()
-        patience = _SHORT_PATIENCE_SECONDS if now - self._since > _STANDS_SECONDS else _PATIENCE_SECONDS
+        patience = _SHORT_PATIENCE_SECONDS if now - self._since > self._stands_seconds else _PATIENCE_SECONDS
         let_in = False
         while self._line and not let_in:
             came, turn = self._line.popleft()

@@ -65,7 +65,7 @@ def fates(tasks: list["asyncio.Task[None]"]) -> list[str]:
 
 async def test_whoever_finds_no_place_waits_for_his_turn() -> None:
     """In the order in which they came."""
-    room = Room()
+    room = Room(1.0)
     await full(room)
     tasks = waiting(room, 3)
     await settled()
@@ -82,7 +82,7 @@ async def test_whoever_finds_no_place_waits_for_his_turn() -> None:
 
 async def test_a_crowd_that_comes_at_once_is_served(clock: Clock) -> None:
     """However long the line is, while it has not stood for long."""
-    room = Room()
+    room = Room(1.0)
     await full(room)
     tasks = waiting(room, 1000)
     await settled()
@@ -95,7 +95,7 @@ async def test_a_crowd_that_comes_at_once_is_served(clock: Clock) -> None:
 
 async def test_in_a_line_that_stands_who_has_waited_is_refused(clock: Clock) -> None:
     """And who has just come gets the turn."""
-    room = Room()
+    room = Room(1.0)
     await full(room)
     early = waiting(room, 2)
     await settled()
@@ -115,7 +115,7 @@ async def test_in_a_line_that_stands_who_has_waited_is_refused(clock: Clock) -> 
 @pytest.mark.parametrize(("calm", "fate"), [(4.9, "refused"), (5.1, "in")])
 async def test_a_line_is_gone_when_there_was_none_for_a_while(clock: Clock, calm: float, fate: str) -> None:
     """Not as soon as nobody stands in it: who was refused comes back."""
-    room = Room()
+    room = Room(1.0)
     await full(room)
     waiting(room, 1)
     await settled()
@@ -135,7 +135,7 @@ async def test_who_waits_for_longer_than_a_turn_keeps_nobody_out(monkeypatch: py
     """Whoever waits for something does not work; and the place is not given up a second time at the end."""
     monkeypatch.setattr(module, "_TURN_SECONDS", 0.001)
     monkeypatch.setattr(module, "_WORKS_SECONDS", 60.0)  # a busy machine is not this process' work
-    room, over = Room(), asyncio.Event()
+    room, over = Room(1.0), asyncio.Event()
 
     async def wait() -> None:
         async with Place(room):
@@ -167,7 +167,7 @@ async def test_who_works_for_longer_than_a_turn_keeps_his_place(monkeypatch: pyt
         looked.set()
 
     monkeypatch.setattr(Place, "_look", works)
-    room = Room()
+    room = Room(1.0)
     async with Place(room):
         for _ in range(PLACES - 1):
             await room.enter()
@@ -182,7 +182,7 @@ async def test_who_works_for_longer_than_a_turn_keeps_his_place(monkeypatch: pyt
 @pytest.mark.parametrize("turn_has_come", [False, True])
 async def test_who_goes_away_takes_no_place_along(turn_has_come: bool) -> None:
     """Neither while waiting nor in the moment in which it is his turn."""
-    room = Room()
+    room = Room(1.0)
     await full(room)
     first, second = waiting(room, 2)
     await settled()
@@ -204,7 +204,7 @@ async def test_only_so_many_are_told_late(monkeypatch: pytest.MonkeyPatch) -> No
     """To have somebody wait takes memory; past a bound nobody does."""
     monkeypatch.setattr(module, "_LATE_SECONDS", 3600.0)
     monkeypatch.setattr(module, "_LATE_AT_MOST", 2)
-    room = Room()
+    room = Room(1.0)
     tasks = [asyncio.create_task(room.late()) for _ in range(3)]
     await settled()
     assert [task.done() for task in tasks] == [False, False, True]
@@ -255,3 +255,16 @@ async def test_a_probe_is_answered_whoever_stands_in_line(clock: Clock) -> None:
         assert [(await one).status_code for one in inside] == [200] * PLACES
         assert [kind(await one) for one in outside] == [(503, "overloaded")] * 2
         assert (await client.get("/give")).status_code == 200
+
+
+async def test_followers_have_a_line_of_their_own(clock: Clock) -> None:
+    """Where a server is gone all of its come to another at once: they are let in, and keep nobody else waiting."""
+    held = Held()
+    app = application(settings(), *endpoints(), Endpoint("held", "GET", "/held", held, socket=held))
+    async with asking(app) as client:
+        herd = [asyncio.create_task(client.get("/held")) for _ in range(10 * PLACES)]
+        await _until(lambda: held.came == PLACES)
+        assert (await client.get("/give")).status_code == 200
+        clock.now += 9.9
+        held.go.set()
+        assert {(await one).status_code for one in herd} == {200}
