@@ -43,6 +43,8 @@ class Feed:
         finished: there is nothing more to come, neither lines nor states.
         failure: what this feed has died of, if it has.
         top: the newest line that is known; the beginning of the attempt that the run is in if that has none yet.
+        before: the one from which `newest` leads there; whoever keeps up has this very object for his place.
+        newest: the newest batch, or nothing where it does not lead from one top to the next.
         bell: rings at each change.
         changes: how many there were.
         beats: goes up, as a change, as often as a silent follower has to be told something.
@@ -66,6 +68,8 @@ class Feed:
         self._closing: set[asyncio.Task[None]] = set()
         self._reader = self._read(status.attempt)
         self.top = Place(status.attempt, ZERO)
+        self.before: Place | None = None
+        self.newest: Sequence[Lines] = ()
         self._tasks = [asyncio.create_task(work) for work in (self._watch(), self._beat(), self.presence.tell())]
         for task in self._tasks:
             task.add_done_callback(self._stopped)
@@ -162,7 +166,11 @@ class Feed:
 
     def announce(self) -> None:
         """Wake every follower, as something has changed."""
-        self.top = Place(self._reader.attempt, self._reader.top)
+        top = Place(self._reader.attempt, self._reader.top)
+        if top != self.top:
+            newest = self._reader.window.batches[-1:]
+            leads = bool(newest) and (top.attempt, newest[0].behind, newest[0].last) == (*self.top, top.line)
+            self.before, self.newest, self.top = (self.top, newest, top) if leads else (None, (), top)
         self.changes += 1
         self.bell.ring()
 

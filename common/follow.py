@@ -216,7 +216,11 @@ class _Follower:
 
         None: the log goes on with what has to be read for it, see `far`.
         """
-        feed, top, place = self._feed, self._feed.top, self._place
+        feed, place = self._feed, self._place
+        top = feed.top
+        if place is feed.before and self._logs:
+            self._place, self.level = top, self._told is feed.status
+            return feed.newest
         if feed.failure is not None:
             raise RuntimeError("the feed has failed") from feed.failure
         self.level = False
