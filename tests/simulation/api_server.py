@@ -5,6 +5,7 @@ version, what a stale version, another UID or a missing object is answered with,
 finalizers of pods, label selectors, pages. tests/cluster compares it with a real one, call by call.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -42,6 +43,7 @@ class ApiServer:
         self._now = now
         self._collections: dict[str, dict[str, Object]] = {}
         self._pages: dict[str, list[Object]] = {}
+        self._encoded: dict[tuple[str, str], bytes] = {}  # by uid and version
         self._version = 100
         self._uids = 0
         self.watchers: list[Callable[[Object | None, Object | None], None]] = []
@@ -74,6 +76,19 @@ class ApiServer:
             case "DELETE":
                 return self._delete(objects, kind, name, body or {})
         raise AssertionError(f"the model has no {method}")
+
+    def encoded(self, body: Object) -> bytes:
+        """An answer's body as it is sent; each version of an object is encoded once."""
+        if "items" in body:
+            rest = json.dumps({key: value for key, value in body.items() if key != "items"}).encode()
+            return b'%b,"items":[%b]}' % (rest[:-1], b",".join(map(self.encoded, body["items"])))
+        metadata = body.get("metadata", {})
+        if "resourceVersion" not in metadata:
+            return json.dumps(body).encode()
+        key = metadata["uid"], metadata["resourceVersion"]
+        if key not in self._encoded:
+            self._encoded[key] = json.dumps(body).encode()
+        return self._encoded[key]
 
     # The controllers' way in: what they change of an object besides its spec.
 

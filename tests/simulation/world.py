@@ -6,7 +6,6 @@ than it says; Redis may be away, lost, or set back to what it was.
 """
 
 import asyncio
-import json
 import random
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -27,7 +26,7 @@ from common.kube.transport import Api, Object
 from common.platform import Platform
 from common.settings import Settings
 from tests.simulation import virtual
-from tests.simulation.api_server import Answer
+from tests.simulation.api_server import Answer, ApiServer
 from tests.simulation.cluster import Cluster
 from tests.simulation.job_rules import over
 from tests.simulation.node import is_head
@@ -361,7 +360,9 @@ class _Disturbed(Api):
     async def _send(
         self, method: str, path: str, body: Object | None, query: Mapping[str, str], limit: Any
     ) -> "aiohttp.ClientResponse":
-        return _response(await self._world.api_step(self._process, method, path, body, query))
+        return _response(
+            self._world.cluster.server, await self._world.api_step(self._process, method, path, body, query)
+        )
 
 
 class _Direct(Api):
@@ -374,20 +375,20 @@ class _Direct(Api):
     async def _send(
         self, method: str, path: str, body: Object | None, query: Mapping[str, str], limit: Any
     ) -> "aiohttp.ClientResponse":
-        return _response(self._cluster.server.call(method, path, body, query))
+        return _response(self._cluster.server, self._cluster.server.call(method, path, body, query))
 
 
 @dataclass(frozen=True, slots=True)
 class _Response:
     status: int
-    body: Object
+    body: bytes
 
     async def read(self) -> bytes:
-        return json.dumps(self.body).encode()
+        return self.body
 
 
-def _response(answer: Answer) -> "aiohttp.ClientResponse":
-    return cast("aiohttp.ClientResponse", _Response(answer.status, answer.body))
+def _response(server: ApiServer, answer: Answer) -> "aiohttp.ClientResponse":
+    return cast("aiohttp.ClientResponse", _Response(answer.status, server.encoded(answer.body)))
 
 
 async def _here(function: Callable[..., _T], *args: Any) -> _T:
