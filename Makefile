@@ -62,7 +62,7 @@ test-cluster: setup images ## Test on the cluster of KUBECONFIG, in namespaces n
 bench: setup ## Cold starts, throughput and memory beside the bare minimum (3 minutes, an idle machine)
 	@$(BIN)/python -m tests.bench
 
-bench-cluster: setup ## Cold starts with the Kubernetes client, on the cluster of KUBECONFIG
+bench-cluster: setup ## Cold starts with the Kubernetes client and how late log lines are, on the cluster of KUBECONFIG
 	@$(BIN)/python -m tests.bench --kubernetes
 
 bench-stream: setup ## Fan-out, latency, memory, replay, reads beside the bare minimum (BENCH_FLAGS='--only fanout')

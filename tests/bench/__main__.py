@@ -3,7 +3,8 @@
     python -m tests.bench            a table, and build/bench-local.json
     python -m tests.bench --json     the JSON on standard output instead of the table
     python -m tests.bench --starts 0 --asks 3     of the throughput alone, fewer rounds
-    python -m tests.bench --kubernetes            cold starts with the Kubernetes runner, on the cluster of KUBECONFIG
+    python -m tests.bench --kubernetes            cold starts with the Kubernetes runner, and how late lines are, on the
+                                                  cluster of KUBECONFIG
 
 Under three minutes; the machine should have two cores and nothing else to do. What the figures mean
 is said in the modules beside this one.
@@ -17,7 +18,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.bench import cold, imports, throughput
+from tests.bench import cold, imports, tailing, throughput
 from tests.bench.report import HEADER, Row, imports_table, table
 from tests.bench.scene import ROOT, scene
 
@@ -30,7 +31,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
     parser.add_argument("--starts", type=int, default=10, help="rounds of cold starts (default 10)")
     parser.add_argument("--asks", type=int, default=6, help="rounds of the throughput (default 6)")
-    parser.add_argument("--kubernetes", action="store_true", help="cold starts on the cluster of KUBECONFIG")
+    parser.add_argument("--kubernetes", action="store_true", help="cold starts and logs on the cluster of KUBECONFIG")
+    parser.add_argument("--follows", type=int, default=3, help="there: runs that are followed (default 3)")
     asked = parser.parse_args()
     runner = "kubernetes" if asked.kubernetes else "local"
     if asked.kubernetes:
@@ -38,6 +40,7 @@ def main() -> int:
     with scene(runner) as made:
         rows = cold.rows(made, asked.starts, _say) if asked.starts else []
         rows += throughput.rows(made, asked.asks, _say) if asked.asks else []
+        rows += tailing.rows(asked.follows, _say) if asked.kubernetes and asked.follows else []
         costs = imports.costs(made, 3, _say)
     report = json.dumps(_report(rows, costs), indent=2)
     (ROOT / "build").mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ from tests.bench.streams.stage import Stage, alone, beside, serve
 SMALL, LARGER = 10, (1_000, 100_000)
 _SIZES = (SMALL, *LARGER)
 _LINES = {10: 1_000, 1_000: 10_000, 100_000: 100_000}  # of the log beside so many runs
-_PATHS = ("/status", "/active", "/history?limit=10")  # a page is full beside the fewest runs, too
+_PATHS = ("/status", "/active", "/history?limit=5")  # a page is full, and has a next one, beside the fewest runs, too
 _FLAT = 0.9
 _CONNECTIONS, _SECONDS = 16, 1.5
 _TAIL, _TIMES = 10, 20

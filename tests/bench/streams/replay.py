@@ -32,6 +32,7 @@ from tests.bench.streams.yardstick import Entry
 
 _BOUND = 0.5
 _BATCH, _PAGE = 1_000, 500
+_COMPLETE = b"\x88\x0a\x03\xe8complete"  # the frame that ends a WebSocket
 _NAME = "tests.bench.streams.replay"
 ROOM = {"REDIS_LOG_LINES": "10000000", "REDIS_LOG_BYTES": str(1024**3)}  # settings for a log of a million lines
 
@@ -95,7 +96,7 @@ async def _ours(asked: dict[str, Any], pid: int, held: int) -> tuple[float, floa
     server, loop = psutil.Process(pid), asyncio.get_running_loop()
     asks = question(asked["path"], asked["headers"], asked["transport"])
     began, spent = time.perf_counter(), _spent(server)
-    _, follower = await loop.create_connection(lambda: Follower(asks), "127.0.0.1", asked["port"])
+    _, follower = await loop.create_connection(lambda: _Last(asks), "127.0.0.1", asked["port"])
     await follower.accepted
     while not follower.cut:
         await asyncio.sleep(0.01)
@@ -103,6 +104,19 @@ async def _ours(asked: dict[str, Any], pid: int, held: int) -> tuple[float, floa
     if follower.bytes < held * TEXT_BYTES:
         raise RuntimeError(f"{held} lines came in {follower.bytes} bytes")
     return took, spent
+
+
+class _Last(Follower):
+    """One that closes a WebSocket when it is told that all was sent."""
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        self._buffer = super().get_buffer(sizehint)
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        super().buffer_updated(nbytes)
+        if self._buffer[:nbytes][-len(_COMPLETE) :] == _COMPLETE and self.transport is not None:
+            self.transport.abort()
 
 
 def _spent(process: psutil.Process) -> float:
