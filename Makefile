@@ -10,7 +10,7 @@ CROWD_SECONDS ?= 600
 export PORT STATE_DIR SEEDS FOLLOW_SEEDS
 
 BIN := .venv/bin
-# Tests that start nothing that wants a processor for itself: they run beside each other.
+# Tests that start nothing that wants a processor for itself: any two of them run beside each other.
 BESIDE := tests/unit tests/functions tests/bench tests/simulation tests/fuzz
 TOO_OLD = "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Try make PYTHON=python3.12"
 
@@ -36,7 +36,7 @@ demo: toolchain ## Run examples/simple-pipeline through the functions and show i
 
 test: lint toolchain ## Lint, types, import layers and every test
 	$(BIN)/pytest $(BESIDE) -n 2
-	$(BIN)/pytest $(BESIDE:%=--ignore %) --ignore tests/chaos
+	$(BIN)/pytest $(BESIDE:%=--ignore %) --ignore tests/chaos -n 2 --dist loadfile
 	$(BIN)/pytest tests/chaos -n 4
 
 test-fast: setup ## Unit tests only

@@ -4,6 +4,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.integration.server import ENDS, LocalServer, log_text, nextflows, poll
@@ -50,8 +51,16 @@ def test_a_run_is_started_followed_and_kept(server: LocalServer, state_dir: Path
 def test_two_hundred_at_once_get_one_run(server: LocalServer, state_dir: Path) -> None:
     """One 201, 199 attached, one Nextflow; reject is 409 and names the run; an attached key stays attached."""
     body = {"pipeline": "tests/pipelines/chatty.nf", "parameters": {"lines": 100_000, "pause_ms": 10}}
+
+    def ask(_: int) -> httpx.Response:
+        for _ in poll("an answer"):  # a slow machine may say that it is asked for too much: come back
+            answer = server.call("POST", "/run", json=body)
+            if answer.status_code != 503 or not answer.json()["type"].endswith(":overloaded"):
+                return answer
+        raise AssertionError
+
     with ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(lambda _: server.call("POST", "/run", json=body), range(200)))
+        answers = list(pool.map(ask, range(200)))
     codes = [answer.status_code for answer in answers]
     assert (codes.count(201), codes.count(200)) == (1, 199)
     assert sorted(answer.json()["attached"] for answer in answers) == [False] + [True] * 199
