@@ -52,7 +52,7 @@ def test_two_hundred_at_once_get_one_run(server: LocalServer, state_dir: Path) -
     """One 201, 199 attached, one Nextflow; reject is 409 and names the run; an attached key stays attached."""
     body = {"pipeline": "tests/pipelines/chatty.nf", "parameters": {"lines": 100_000, "pause_ms": 10}}
 
-    def ask(_: int) -> httpx.Response:
+    def ask(_number: int) -> httpx.Response:
         for _ in poll("an answer"):  # a slow machine may say that it is asked for too much: come back
             answer = server.call("POST", "/run", json=body)
             if answer.status_code != 503 or not answer.json()["type"].endswith(":overloaded"):
