@@ -175,7 +175,7 @@ Encoded = tuple[str, str, str]  # an event's id, its type, and all of it as JSON
 
 
 def encode_lines(run_id: str, attempt: int, lines: Sequence[Line], behind: LineId) -> list[Encoded]:
-    """The events of consecutive lines: what `encode` makes of each `line_event`, for a fifth of the work."""
+    """The events of consecutive lines: what `encode` makes of each `line_event`, for a part of the work."""
     place = f"{run_id}.{attempt}."
     middle = f'","type":"log","run_id":"{run_id}","timestamp":"'
     found: list[Encoded] = []

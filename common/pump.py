@@ -160,7 +160,7 @@ class Pump:
         return await looking
 
     async def _over(self, top: LineId) -> bool | None:
-        """Say that this pump is at work; what the pass comes to if it is to go no further than `top` and a bit.
+        """Say that this pump is at work; what the pass comes to if it is to go no further.
 
         A silent log gives no append that would notice what Redis has lost, so that is asked for as well.
         """

@@ -68,7 +68,7 @@ def sse(frame: Frame) -> bytes:
 
 def _server_sent(events: list[Encoded]) -> bytes:
     cursors, kinds, texts = zip(*events, strict=True)
-    if set(kinds) == {"log"}:  # the bytes that are made below, for a thirtieth of the work
+    if set(kinds) == {"log"}:  # the bytes that are made below, for a part of the work
         parts = zip(repeat("id: "), cursors, repeat("\nevent: log\ndata: "), texts, repeat("\n\n"))
         return "".join(chain.from_iterable(parts)).encode()
     from sse_starlette import ServerSentEvent
