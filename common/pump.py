@@ -19,7 +19,6 @@ from common.metrics import LINES_DUPLICATE, LINES_RELAYED, LINES_SEEN
 from common.models import Relay
 from common.runner import Batches, LogSource
 from common.streams import Streams
-from common.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +70,6 @@ class Pump:
         self._who = who
         self._lasting = lasting
         self._claimed = 0.0
-        self._looking: asyncio.Task[bool | None] | None = None
         self._counts: Counter[str] = Counter()
         self._lag_seconds: float | None = None
         self._told: Relay | None = None
@@ -100,7 +98,7 @@ class Pump:
                 await self._take_over()
             async with reading(self._source, self._run_id, self._attempt, top) as batches:
                 async for batch in batches:
-                    if (over := await self._looked(top, wait=not batch)) is not None:
+                    if (over := await self._over(top)) is not None:
                         return over
                     self._count("seen", len(batch))
                     for piece in _pieces(batch):
@@ -117,10 +115,6 @@ class Pump:
                 raise
             log.warning("the log waits", extra={"run_id": self._run_id, "cause": str(away)})
             return False
-        finally:
-            if self._looking is not None:
-                await end([self._looking])
-                self._looking = None
 
     async def _append(self, top: LineId, lines: Sequence[Line]) -> LineId | None:
         """Append what is above `top`; the new top, or None where Redis has lost what was below it."""
@@ -148,22 +142,15 @@ class Pump:
         done, _ = await self._streams.append(self._run_id, self._attempt, top, (), end=True)
         return done
 
-    async def _looked(self, top: LineId, *, wait: bool) -> bool | None:
-        """What a look around has come to, once that is known; it goes on beside the lines, which do not wait for it."""
-        if self._looking is None and time.monotonic() - self._claimed >= _CLAIM_SECONDS:
-            self._claimed = time.monotonic()
-            self._looking = asyncio.create_task(self._over(top))
-            self._looking.add_done_callback(lambda done: done.cancelled() or done.exception())  # may come too late
-        if self._looking is None or not (wait or self._looking.done()):
-            return None
-        looking, self._looking = self._looking, None
-        return await looking
-
     async def _over(self, top: LineId) -> bool | None:
-        """Say that this pump is at work; what the pass comes to if it is to go no further.
+        """Say now and then that this pump is at work; what the pass comes to if it is to go no further.
 
         A silent log gives no append that would notice what Redis has lost, so that is asked for as well.
         """
+        now = time.monotonic()
+        if now - self._claimed < _CLAIM_SECONDS:
+            return None
+        self._claimed = now
         if not await self._streams.pumping(self._run_id, self._who, insist=self._lasting):
             return True
         await self._tell()
