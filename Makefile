@@ -10,7 +10,7 @@ CROWD_SECONDS ?= 600
 export PORT STATE_DIR SEEDS FOLLOW_SEEDS
 
 BIN := .venv/bin
-# Tests that start nothing that wants a processor for itself: any two of them run beside each other.
+# Tests that start nothing that wants a processor for itself: any two run beside each other, of the others two files.
 BESIDE := tests/unit tests/functions tests/bench tests/simulation tests/fuzz
 TOO_OLD = "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Try make PYTHON=python3.12"
 

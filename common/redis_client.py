@@ -128,9 +128,10 @@ async def _greet(connection: "AbstractConnection") -> None:
 
     A replica would let a reader take what is stale for what is so.
     """
+    from redis.connection import HiredisRespSerializer
     from redis.exceptions import RedisError
 
-    connection.pack_command = _packed  # type: ignore[method-assign, assignment] # names are texts, arguments what we send
+    connection.pack_command = HiredisRespSerializer().pack  # type: ignore[method-assign, assignment] # as where it is not async
     await connection.on_connect()
     await connection.send_command("HELLO", 3)
     hello = await connection.read_response()
@@ -139,9 +140,3 @@ async def _greet(connection: "AbstractConnection") -> None:
         raise RedisError(f"it is version {version.string.decode()}; 6.2 is needed.")
     if hello.get(b"role") == b"replica":
         raise RedisError("it is a replica; its master is needed.")
-
-
-def _packed(command: str, *args: str | bytes | float) -> list[bytes]:
-    import hiredis
-
-    return [hiredis.pack_command((*command.split(), *args))]  # type: ignore[arg-type] # takes any number of them

@@ -103,9 +103,10 @@ class _Inside:
         self._app, self.parts = app, parts
         self._gate = Gate(settings, parts.connection)
         self._limiter = Limiter(settings, parts.connection)
-        # Followers have a line of their own: where a server is gone all of its come to another at once, and a browser's
-        # EventSource that is refused does not come back.
-        self._rooms = {False: Room(_STANDS_SECONDS), True: Room(_STANDS_FOLLOWED_SECONDS)}
+        # Who follows, or wants a ticket for it, has a line of his own: the followers of a server that is gone come to
+        # another all at once, and a browser's EventSource that is refused does not come back (WHATWG HTML, 9.2.3).
+        self._followed = {endpoint.function for endpoint in app.endpoints if endpoint.socket is not None}
+        self._asking, self._following = Room(_STANDS_SECONDS), Room(_STANDS_FOLLOWED_SECONDS)
         self._answering: ASGIApp = self._answer
         if settings.cors_origins:
             from starlette.middleware.cors import CORSMiddleware
@@ -143,13 +144,13 @@ class _Inside:
             if endpoint.role is None:  # a probe is never in the way, nor are pages
                 answer = await self._made(endpoint, scope, receive)
             else:
-                async with Place(self._rooms[endpoint.socket is not None]):
+                async with Place(self._following if endpoint.function in self._followed else self._asking):
                     answer = await self._made(endpoint, scope, receive)
         except ClientDisconnect:
             raise
         except Exception as error:  # here rather than further out: pages of other origins may read this answer, too
             if isinstance(error, TooMany):
-                await self._rooms[False].late()
+                await self._asking.late()
             answer = _refusal(error)
         await answer(scope, receive, send)
 

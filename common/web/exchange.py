@@ -22,7 +22,6 @@ log = logging.getLogger("access")
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WS"})
 _SCOPE_KEY = "nextflow_controller.exchange"
-_SENT: dict[str, str] = {}
 
 
 class Exchange:
@@ -137,7 +136,7 @@ class Exchange:
 
     def _headed(self, message: Message) -> Message:
         added = [(name.encode(), value.encode()) for name, value in self.headers.items()]
-        self.headers = _SENT  # half a kilobyte, as long as somebody follows
+        self.headers = {}  # sent, and not to be kept for as long as somebody follows
         return {**message, "headers": [*message.get("headers", ()), *added]}
 
 

@@ -6,7 +6,6 @@ of an event is made once for all transports.
 """
 
 from collections.abc import Callable
-from itertools import chain, repeat
 from typing import Any
 
 from common.events import Cursor, Encoded, Line, encode, encode_lines
@@ -59,21 +58,19 @@ def sse(frame: Frame) -> bytes:
     """
     match frame:
         case Lines() | Notice():
-            return _server_sent(frame.encoded(_events))
+            return "".join([_server_sent(*event) for event in frame.encoded(_events)]).encode()
         case Farewell():
             return b": the server is stopping; come back with Last-Event-ID\n"
         case _:
             return b": still here\n"
 
 
-def _server_sent(events: list[Encoded]) -> bytes:
-    cursors, kinds, texts = zip(*events, strict=True)
-    if set(kinds) == {"log"}:  # the bytes that are made below, for a part of the work
-        parts = zip(repeat("id: "), cursors, repeat("\nevent: log\ndata: "), texts, repeat("\n\n"))
-        return "".join(chain.from_iterable(parts)).encode()
+def _server_sent(cursor: str, kind: str, json: str) -> str:
+    if kind == "log":  # the characters that are made below, for a twentieth of the work
+        return f"id: {cursor}\nevent: log\ndata: {json}\n\n"
     from sse_starlette import ServerSentEvent
 
-    return b"".join([ServerSentEvent(json, event=kind, id=cursor, sep="\n").encode() for cursor, kind, json in events])
+    return ServerSentEvent(json, event=kind, id=cursor, sep="\n").encode().decode()
 
 
 def _text(stamped: bool, notices: bool) -> Encoder:

@@ -32,7 +32,6 @@ def main() -> int:
     parser.add_argument("--starts", type=int, default=10, help="rounds of cold starts (default 10)")
     parser.add_argument("--asks", type=int, default=6, help="rounds of the throughput (default 6)")
     parser.add_argument("--kubernetes", action="store_true", help="cold starts and logs on the cluster of KUBECONFIG")
-    parser.add_argument("--follows", type=int, default=3, help="there: runs that are followed (default 3)")
     asked = parser.parse_args()
     runner = "kubernetes" if asked.kubernetes else "local"
     if asked.kubernetes:
@@ -40,7 +39,7 @@ def main() -> int:
     with scene(runner) as made:
         rows = cold.rows(made, asked.starts, _say) if asked.starts else []
         rows += throughput.rows(made, asked.asks, _say) if asked.asks else []
-        rows += tailing.rows(asked.follows, _say) if asked.kubernetes and asked.follows else []
+        rows += tailing.rows(_say) if asked.kubernetes else []
         costs = imports.costs(made, 3, _say)
     report = json.dumps(_report(rows, costs), indent=2)
     (ROOT / "build").mkdir(exist_ok=True)

@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Callable
 from statistics import median, quantiles
 
 from tests.bench.report import Row
-from tests.cluster.release import Caller, Release
+from tests.cluster.release import HELD_LOG, Caller, Release
 
-_LINES, _PER_SECOND = 2_000, 200
+_ROUNDS, _LINES, _PER_SECOND = 3, 2_000, 200
 _BOUND_MS = 10.0
 # Each line at its time, however late the one before it was; not before both are there.
 _SAYS = f"""\
-echo ready; until [ -e /tmp/go ]; do sleep 0.1; done; exec python3 -c '
+echo {HELD_LOG[0]}; until [ -e /tmp/go ]; do sleep 0.1; done; exec python3 -c '
 import time
 began = time.monotonic()
 for number in range({_LINES}):
@@ -26,16 +26,16 @@ for number in range({_LINES}):
 '"""
 
 
-def rows(rounds: int, say: Callable[[str], None]) -> list[Row]:
+def rows(say: Callable[[str], None]) -> list[Row]:
     """Milliseconds from a line's making to its arrival."""
     release = Release(secrets.token_hex(3))
     try:
         say("how late lines are: installing the chart")
         release.install()
-        found = asyncio.run(_rounds(release, rounds, say))
+        found = asyncio.run(_rounds(release, say))
     finally:
         release.uninstall()
-    ours, theirs = ([sorted(ages) for ages in side] for side in zip(*found, strict=True))
+    ours, theirs = zip(*found, strict=True)
     mine, others = ([quantiles(ages, n=100)[98] for ages in side] for side in (ours, theirs))
     what = f"a line on the cluster, {_PER_SECOND} a second"
     return [
@@ -52,28 +52,30 @@ def rows(rounds: int, say: Callable[[str], None]) -> list[Row]:
     ]
 
 
-async def _rounds(release: Release, rounds: int, say: Callable[[str], None]) -> list[tuple[list[float], list[float]]]:
+async def _rounds(release: Release, say: Callable[[str], None]) -> list[tuple[list[float], list[float]]]:
     found = []
     async with release.caller() as caller:
-        for number in range(rounds):
+        for number in range(_ROUNDS):
             found.append(await _round(release, caller))
-            say(f"how late lines are, round {number + 1} of {rounds}")
+            say(f"how late lines are, round {number + 1} of {_ROUNDS}")
     return found
 
 
 async def _round(release: Release, caller: Caller) -> tuple[list[float], list[float]]:
     run_id = await caller.started(_SAYS)
-    await caller.ready(run_id)
-    sides = [asyncio.create_task(_ages(lines)) for lines in (_ours(caller, run_id), _kubectl(release, run_id))]
-    await asyncio.sleep(2)  # until both have come to the log's end
+    there = asyncio.Barrier(3)
+    sides = [asyncio.create_task(_ages(lines, there)) for lines in (_ours(caller, run_id), _kubectl(release, run_id))]
+    await there.wait()
     await asyncio.to_thread(release.let, run_id)
     ours, theirs = await asyncio.gather(*sides)
     await caller.ended(run_id)
     return ours, theirs
 
 
-async def _ages(lines: AsyncIterator[str]) -> list[float]:
-    ages = [(time.time_ns() - int(line)) / 1e6 async for line in lines if line.isdigit()]
+async def _ages(lines: AsyncIterator[str], there: asyncio.Barrier) -> list[float]:
+    assert await anext(lines) == HELD_LOG[0]
+    await there.wait()
+    ages = [(time.time_ns() - int(line)) / 1e6 async for line in lines]
     if len(ages) != _LINES:
         raise RuntimeError(f"{len(ages)} of {_LINES} lines have come")
     return ages

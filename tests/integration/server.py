@@ -128,12 +128,19 @@ class LocalServer:
         return response.text
 
     @contextmanager
+    def stream(self, accept: str, query: dict[str, str], **headers: str) -> Iterator[httpx.Response]:
+        """A stream as it comes, or what is answered in its place."""
+        shown = {**self.authorization, "accept": accept, **headers}
+        with httpx.stream(
+            "GET", f"{self.url}{API}/stream", params=query, headers=shown, timeout=60, verify=_NO_TLS
+        ) as response:
+            yield response
+
+    @contextmanager
     def events(self, run_id: str, after: str | None = None) -> Iterator[Iterator[dict[str, str]]]:
         """The run's SSE events as they come."""
-        headers = self.authorization | {"accept": "text/event-stream"} | ({"last-event-id": after} if after else {})
-        with httpx.stream(
-            "GET", f"{self.url}{API}/stream?run_id={run_id}", headers=headers, timeout=httpx.Timeout(60, read=60)
-        ) as response:
+        headers = {"last-event-id": after} if after else {}
+        with self.stream("text/event-stream", {"run_id": run_id}, **headers) as response:
             assert response.status_code == 200, response.read()
             yield parse_events(response.iter_lines())
 

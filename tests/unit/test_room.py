@@ -258,11 +258,15 @@ async def test_a_probe_is_answered_whoever_stands_in_line(clock: Clock) -> None:
 
 
 async def test_followers_have_a_line_of_their_own(clock: Clock) -> None:
-    """Where a server is gone all of its come to another at once: they are let in, and keep nobody else waiting."""
+    """Where a server is gone all of its come to another at once: they are let in, and keep nobody else waiting.
+
+    So are those who ask for a ticket first.
+    """
     held = Held()
-    app = application(settings(), *endpoints(), Endpoint("held", "GET", "/held", held, socket=held))
+    following = Endpoint("held", "GET", "/held", held, socket=held), Endpoint("held", "GET", "/ticket", held)
+    app = application(settings(), *endpoints(), *following)
     async with asking(app) as client:
-        herd = [asyncio.create_task(client.get("/held")) for _ in range(10 * PLACES)]
+        herd = [asyncio.create_task(client.get(path)) for path in ("/held", "/ticket") * 5 * PLACES]
         await _until(lambda: held.came == PLACES)
         assert (await client.get("/give")).status_code == 200
         clock.now += 9.9
