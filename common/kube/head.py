@@ -17,6 +17,7 @@ from common.kube.objects import (
     DISRUPTED,
     DOMAIN,
     HEAD,
+    OPENS,
     PREPARE,
     RECORD,
     RESTRICTED,
@@ -168,7 +169,8 @@ def _command(record: RunRecord, settings: Settings, pipeline: str) -> list[str]:
         work=Path(root / "work" / (record.request.workdir or "")),
     )
     # The kubelet puts variables in place of $(NAME), and a dollar in place of two.
-    return [part.replace("$", "$$") for part in nextflow.command(Path("nextflow"), record, place, None)]
+    vector = nextflow.command(Path("nextflow"), record, place, None)
+    return [*OPENS, *(part.replace("$", "$$") for part in vector)]
 
 
 def _environment(record: RunRecord, settings: Settings) -> list[Object]:

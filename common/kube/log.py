@@ -4,6 +4,7 @@ Nine-digit times, one a line; what does not end with a newline is the log's last
 the runtime's current file: it is read again from its beginning after every cut, where the same lines
 get the same ids and those that are known are dropped. A file that begins behind what is known was
 begun anew meanwhile; what stood between is asked for elsewhere, and where nobody has it, a line says so.
+The first file begins with what a head says before its Nextflow does, which is no line of the log.
 
 The kubelet that is asked to go on does so with the file that it finds once it is told of a new one, and
 is told of none that was begun before it had come to the end of the first: it may leave files out, or
@@ -32,6 +33,7 @@ _SILENT_TICKS = 3  # half a second each; the kubelet reads on every second, come
 _TIME_BYTES = 40  # a line's time, and no more than a few of its text
 _STREAM = "stdout"  # the API does not tell it and stderr apart
 _CLEARED = ("Evicted", "Preempting")
+_OPENING = objects.OPENING.encode()
 _CUT = b"The end of the log is not to be had: neither where it was written nor in the archive."
 _HOLE = b"The runtime has begun its log file anew while nobody read it: lines may be missing here."
 
@@ -65,6 +67,11 @@ class _Unended:
                     self._torn = True
         return self._line.add(part) if self._line is not None else []
 
+    @property
+    def text(self) -> bytes:
+        """What there is of it; of one that is too long to be held, what is not given yet."""
+        return b"".join(line.text for line in self.end(newline=False))
+
     def end(self, *, newline: bool) -> list[RawLine]:
         """The rest of it."""
         if self._line is not None:
@@ -77,6 +84,8 @@ class Log:
 
     Attributes:
         told: the newest line that has been given.
+        opens: its first file begins with what a head says first.
+        over: where a line would be that is said when the head has ended.
         complete: the file was read to its end, and gets no more lines.
         ended: a reading went on until the file came to its end, no other was left out, and none has found more since.
         tail: the last line of that reading, or of one that was left, if it never got its newline.
@@ -89,6 +98,8 @@ class Log:
 
     def __init__(self, after: LineId = ZERO) -> None:
         self.told = after
+        self.opens = False
+        self.over = ZERO
         self.complete = False
         self.ended = False
         self.tail: Sequence[Line] = ()
@@ -119,13 +130,19 @@ class Log:
     def rest(self) -> list[Line]:
         """The last line, if it never got its newline."""
         last, self._unended = self._unended, _Unended()
-        return self._number(last.end(newline=False))
+        is_first, lines = self._last == ZERO, self._number(last.end(newline=False))
+        return lines if not (is_first and lines and self.is_opening(lines[0].id, lines[0].text, whole=False)) else []
 
-    def alone(self, tail: Sequence[Line]) -> LineId | None:
+    def alone(self, tail: Sequence[Line]) -> tuple[LineId, bytes] | None:
         """The file's only line, if that has no newline (yet); `tail` is the one before this reading."""
         if self.tail is not tail:  # the reading has come to its end
-            return self.tail[0].id if self.tail else None
-        return self._unended.id
+            return (self.tail[0].id, self.tail[0].text) if self.tail else None
+        return (self._unended.id, self._unended.text) if self._unended.id is not None else None
+
+    def is_opening(self, first: LineId, text: bytes, *, whole: bool = True) -> bool:
+        """Whether what a file begins with tells that it is the first; behind what is known, Nextflow has said it."""
+        is_it = text == _OPENING if whole else _OPENING.startswith(text)
+        return self.opens and is_it and (not self.told.ms or first <= self.told)
 
     def follow_ended(self, *, seen: bool) -> None:
         """The file was followed to its end; nobody may be able to read it once more. `seen`: no other came and went."""
@@ -160,7 +177,7 @@ class Log:
     @property
     def is_known(self) -> bool:
         """Whether this reading is known to miss nothing: what a file goes on from is not to be seen without a line."""
-        return self.joins or self.told == ZERO or self.end != NOTHING
+        return self.joins or (self.told == ZERO and not self.opens) or self.end != NOTHING
 
     def gap(self, at: LineId, why: bytes) -> Line:
         """A line, behind what is known, that says why others are missing."""
@@ -202,7 +219,7 @@ async def read(api: Api, pods: str, pod: Object, log: Log, kept: Kept, *, over: 
         over: Nextflow has ended, whatever the pod says as yet.
     """
     path = f"{pods}/{pod['metadata']['name']}/log"
-    ended = None
+    log.opens, ended = reading.opens(pod), None
     try:
         if "running" in reading.container(pod).get("state", {}) and not over:
             async for batch in _followed(api, path, log, kept):
@@ -212,6 +229,7 @@ async def read(api: Api, pods: str, pod: Object, log: Log, kept: Kept, *, over: 
             async for batch in _reading(api.stream(path, **_QUERY), log, kept):
                 yield batch
             log.complete, ended = ended == log.end, log.end
+        log.over = LineId.of_time(_behind(pod))
         for batch in _batched(log.fresh(log.rest())):
             yield batch
     except Unavailable:
@@ -220,17 +238,26 @@ async def read(api: Api, pods: str, pod: Object, log: Log, kept: Kept, *, over: 
                 yield batch
 
 
+def _behind(pod: Object) -> int:
+    """A time behind all that a head has said, in ns."""
+    ended = reading.ended_at(pod)
+    return time.time_ns() if ended is None else (round(ended.timestamp()) + 1) * 1_000_000_000
+
+
 async def rest(log: Log, kept: Kept) -> Batches:
     """What is left of a log that nothing is added to any more, and whose file may be gone."""
     if log.complete and log.end != NOTHING:
+        yield ()  # it is there, be it that its Nextflow never said anything
         return
     async for batch in new(log, kept.lines(log.told)):
         yield batch
-    if kept.whole or log.ended or (log.complete and log.told == ZERO):
+    if kept.whole or log.ended or (log.complete and log.told == ZERO and not log.opens):
         yield log.fresh(log.tail)  # it is there, be it that it is empty
-    elif log.told not in (ZERO, log.told.closing()):  # said once, however often it is read from there
+        return
+    end = log.over if log.complete and log.told == ZERO else log.told  # an empty file is the last one of several
+    if end not in (ZERO, log.told.closing()):  # said once, however often it is read from there
         LINES_LOST.inc()
-        yield [*log.fresh(log.tail), log.gap(log.told.closing(), _CUT)]
+        yield [*log.fresh(log.tail), log.gap(end.closing(), _CUT)]
 
 
 async def _followed(api: Api, path: str, log: Log, kept: Kept) -> Batches:
@@ -294,21 +321,27 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
             yield ()
         lines = log.feed(chunk)
         if lines and not begun:
-            begun = True
-            async for batch in _before(log, lines[0].id, following, tail, kept):
+            begun, opening = True, log.is_opening(lines[0].id, lines[0].text)
+            async for batch in _before(log, lines[0].id, following, tail, kept, opening=opening):
                 yield batch
+            if opening:
+                log.told, lines = max(log.told, lines[0].id), lines[1:]
         async for batch in _with_holes(log, lines, kept):
             yield batch
-    if not begun and (first := log.alone(tail)) is not None:  # what is told of it comes later, and is no beginning then
-        async for batch in _before(log, first, following, tail, kept):
+    if not begun and (alone := log.alone(tail)) is not None:  # what is told of it comes later, and is no beginning then
+        first, text = alone
+        opening = log.is_opening(first, text, whole=False)
+        async for batch in _before(log, first, following, tail, kept, opening=opening):
             yield batch
 
 
-async def _before(log: Log, first: LineId, following: LineId | None, tail: Sequence[Line], kept: Kept) -> Batches:
-    """What is to be told before the first line of a reading's file."""
+async def _before(
+    log: Log, first: LineId, following: LineId | None, tail: Sequence[Line], kept: Kept, *, opening: bool
+) -> Batches:
+    """What is to be told before the first line of a reading's file; nothing is before the `opening`."""
     if tail and first > tail[-1].id:  # of a file before this one: its line was torn between them
         yield log.fresh(tail)
-    if following not in (first, ZERO):
+    if following not in (first, ZERO) and not opening:
         async for batch in _mended(log, first, kept):
             yield batch
     log.ahead = [other for other in log.ahead if other > first]  # what was before this file is told
@@ -338,7 +371,8 @@ async def _with_holes(log: Log, lines: Sequence[Line], kept: Kept) -> Batches:
 async def _mended(log: Log, first: LineId, kept: Kept, *, reached: bool = True) -> Batches:
     """What stood between what is known and the first line of the file, which the reading has reached or not yet."""
     until = first.before() if reached else first  # a gap that was told may end right before it
-    if log.told == ZERO or until <= log.told:
+    known = log.told != ZERO or (reached and log.opens)  # of a head that does not say so, any file may be the first
+    if not known or until <= log.told:
         return
     async for batch in new(log, kept.lines(log.told)):
         yield batch

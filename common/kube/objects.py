@@ -17,6 +17,9 @@ SEALED = f"{DOMAIN}/sealed"
 CANCEL = f"{DOMAIN}/cancel-requested"
 LAUNCHED_AT = f"{DOMAIN}/launched-at"
 CONTAINER = "nextflow"
+# What a head says before its Nextflow does: a file of its log that does not begin with this is not the first one.
+OPENING = f"{DOMAIN}: the log begins here"
+OPENS = ("sh", "-c", f"echo '{OPENING}'; exec \"$@\"", "nextflow")  # of a command, before the arguments that it runs
 PREPARE, RECORDER = "prepare", "recorder"
 FAILURES = "batch.kubernetes.io/job-index-failure-count"  # on a pod: how many were before it
 RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}

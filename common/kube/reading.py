@@ -15,6 +15,7 @@ from common.kube.objects import (
     DISRUPTED,
     FAILURES,
     LAUNCHED_AT,
+    OPENS,
     RECORD,
     RECORDER,
     SEALED,
@@ -166,6 +167,24 @@ def container(pod: Object) -> Object:
     statuses = pod.get("status", {}).get("containerStatuses", [])
     found: Object = next((status for status in statuses if status["name"] == CONTAINER), {})
     return found
+
+
+def opens(pod: Object) -> bool:
+    """Whether a head that has begun said OPENING first.
+
+    One of an older release did not, nor one whose command somebody has replaced, nor one whose container could not be
+    started: its status says that it was in 1970.
+    """
+    containers = pod.get("spec", {}).get("containers", [])
+    commands = (one.get("command") or () for one in containers if one["name"] == CONTAINER)
+    state = container(pod).get("state", {})
+    begun = _time((state.get("running") or state.get("terminated") or {}).get("startedAt"))
+    return any(tuple(command[: len(OPENS)]) == OPENS for command in commands) and bool(begun and begun.timestamp())
+
+
+def ended_at(pod: Object) -> datetime | None:
+    """When its Nextflow has ended, in whole seconds."""
+    return _time(container(pod).get("state", {}).get("terminated", {}).get("finishedAt"))
 
 
 def _condition(status: Object) -> dict[str, Any] | None:

@@ -7,12 +7,13 @@ import pytest
 
 from common.errors import Unavailable
 from common.events import GAP, ZERO, Line, LineId
+from common.kube import head
 from common.kube import log as logs
 from common.kube.archive import ArchiveClient, Kept, Page
 from common.kube.runner import KubernetesRunner
 from common.kube.transport import Api, Object
 from common.recorder.kubernetes import OwnPod
-from tests.unit.test_kube_objects import RUN_ID, SETTINGS
+from tests.unit.test_kube_objects import RECORD, RUN_ID, SETTINGS
 from tests.unit.test_kube_reading import LAUNCH, a_job, a_pod, condition
 
 
@@ -77,6 +78,10 @@ class Rotating(Kubelet):
         """The reader's clock."""
         return self.now
 
+    def time_ns(self) -> int:
+        """What it says of what is over, whose pod does not say when."""
+        return 0
+
     async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
         """The next reading, or the beginning of the current file."""
         if "limitBytes" in query:
@@ -129,6 +134,69 @@ async def test_a_file_begun_anew_while_nobody_read_it_is_a_gap() -> None:
     lines = await recorded(kubelet)
     assert told(lines) == [*texts(1, 2), "-", *texts(5, 6)]
     assert lines[2].id.next() == lines[3].id
+
+
+BEGUN, ENDED = "2030-01-02T03:04:00Z", "2030-01-02T03:04:09Z"
+OPENING = b"2030-01-02T03:04:00.5Z nextflow-controller: the log begins here\n"
+
+
+class Opening(Kubelet):
+    """One whose head says OPENING first, as its command shows."""
+
+    begun = BEGUN
+
+    async def get(self, path: str, **query: str) -> Object:
+        """The pod as it is at the next reading."""
+        state = self._readings[0][0]
+        times = {"startedAt": self.begun} | ({"finishedAt": ENDED} if state == "terminated" else {})
+        spec = head.job(RECORD, SETTINGS, "owner/name")["spec"]["template"]["spec"]
+        return a_pod("head", "Running", **{state: times}) | {"spec": spec}
+
+
+@pytest.mark.parametrize("cut", [1, 20, 30, 31, 50, len(OPENING) - 1, len(OPENING), len(OPENING) + 10])
+@pytest.mark.parametrize("after", [ZERO, LineId(0, 1)])
+async def test_the_first_file_begins_with_what_the_head_says(cut: int, after: LineId) -> None:
+    """That is no line of the log, and nothing is missing before it, wherever a reading is cut."""
+    file = OPENING + raw(1, 2)
+    readings: list[tuple[str, Sequence[bytes | None]]] = [
+        ("running", [file[:cut]]),
+        ("running", [file[:cut], None]),
+        *[("terminated", [file])] * 2,
+    ]
+    assert told(await recorded(Opening(*readings), after)) == texts(1, 2)
+
+
+@pytest.mark.parametrize("state", ["running", "terminated"])
+@pytest.mark.parametrize("file", [raw(5, 6), raw(5)[:-1], raw(5) + OPENING.replace(b":00.5", b":06.5")])
+async def test_a_first_file_that_nobody_has_read_is_a_gap(state: str, file: bytes) -> None:
+    """What is there begins otherwise than a log does."""
+    lines = await recorded(Opening((state, [file]), *[("terminated", [file])] * 2))
+    assert told(lines)[:2] == ["-", "line 5"]
+    assert "begins" not in "".join(told(lines[:2]))
+    assert lines[0].id.next() == lines[1].id
+    assert len(lines) == 1 + len(file.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("begun", "file", "expected"),
+    [(BEGUN, b"", ["-"]), (BEGUN, OPENING, []), (BEGUN, OPENING[:-1], []), ("1970-01-01T00:00:00Z", b"", [])],
+)
+async def test_a_log_without_a_line(begun: str, file: bytes, expected: list[str]) -> None:
+    """The head has said nothing more, or its container was never started; or all of it went with files before."""
+    kubelet = Opening(*[("terminated", [file])] * 2)
+    kubelet.begun = begun
+    lines = await recorded(kubelet)
+    assert told(lines) == expected
+    if expected:  # behind all that was said, whoever says so
+        assert lines[0].id > at(9)
+        assert await recorded(Opening(*[("terminated", [b""])] * 2), lines[0].id) == []
+
+
+async def test_what_a_pipeline_says_is_its_log() -> None:
+    """Be it what the head says first, and where a file begins."""
+    again = OPENING.replace(b":00.5", b":03.5")
+    kubelet = Opening(("running", [OPENING + raw(1, 2), None]), *[("terminated", [again + raw(4)])] * 2)
+    assert told(await recorded(kubelet)) == [*texts(1, 2), "-", "nextflow-controller: the log begins here", *texts(4)]
 
 
 @pytest.mark.parametrize("state", ["running", "terminated"])

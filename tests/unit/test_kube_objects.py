@@ -77,6 +77,7 @@ def test_a_job_is_inert_restricted_and_carries_its_record() -> None:
         "name": "nextflow",
         "image": "images.example/nextflow:1",
         "command": [
+            *("sh", "-c", "echo 'nextflow-controller: the log begins here'; exec \"$@\"", "nextflow"),
             *("nextflow", "-log", "/tmp/nextflow.log", "run", "owner/name"),  # noqa: S108
             *("-name", RUN_ID, "-ansi-log", "false"),
             *("-params-file", "/etc/nextflow-controller/params.json"),

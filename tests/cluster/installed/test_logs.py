@@ -4,15 +4,18 @@ import asyncio
 
 import pytest
 
+from common.kube.objects import OPENING
 from tests.cluster.following import COUNTING, Follower, assert_counted, assert_whole
 from tests.cluster.place import IMAGES, kill9, kubectl
 from tests.cluster.release import FUNCTIONS, HELD, Caller, Release, eventually, log
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-# Twice twice as much as a log file of the kubelet's holds (10 MiB), and each time as long as it may take to look.
+# Twice twice as much as a log file of the kubelet's holds (10 MiB), and each time as long as it may take to look. Not
+# before it is followed: nobody has what a file held that was begun anew before anybody could read it.
 PARTS, PART_LINES = 2, 220_000
 LONG = f"""\
+echo ready; until [ -e /tmp/go ]; do sleep 0.1; done
 line=$(printf '%092d' 0); for part in $(seq {PARTS}); do
 seq -f "%06.0f $line" $(((part - 1) * {PART_LINES} + 1)) $((part * {PART_LINES})); sleep 11; done\
 """
@@ -62,7 +65,7 @@ async def test_a_killed_head_has_failed_and_said_what_it_said(release: Release, 
     ended = await caller.ended(run_id)
     assert (ended["status"], ended["exit_code"], ended["attempt"]) == ("failed", 137, 1)
     written = await asyncio.to_thread(kubectl, "logs", f"--namespace={release.runs}", f"job/{run_id}")
-    assert follower.lines == written.splitlines()
+    assert [OPENING, *follower.lines] == written.splitlines()
     another = await caller.started("echo the next one")
     assert (await caller.ended(another))["status"] == "succeeded"
 
@@ -104,7 +107,9 @@ async def test_an_evicted_head_is_started_again(release: Release, caller: Caller
 async def test_a_long_log_outlives_the_runtimes_files(release: Release, caller: Caller) -> None:
     """40 MB, of which the kubelet keeps a quarter where it can be read: all of it arrives, and stays."""
     run_id = await caller.started(LONG)
-    expected = [f"{n:06} {0:092}" for n in range(1, PARTS * PART_LINES + 1)]
+    await caller.ready(run_id)
+    await asyncio.to_thread(release.let, run_id)
+    expected = ["ready", *(f"{n:06} {0:092}" for n in range(1, PARTS * PART_LINES + 1))]
     lines = (await caller.text(run_id)).splitlines()
     assert len(lines) == len(expected)
     assert lines == expected

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 _STALL_SECONDS = 1.0
+_SPEC = {"containers": [{"name": objects.CONTAINER, "command": [*objects.OPENS, "nextflow", "run"]}]}
 _CHUNK_BYTES = (1 << 20, 1 << 20, 1000, 70)
 
 
@@ -38,7 +39,7 @@ class Head:
     def __init__(self, run_id: str, attempt: int, container: Container) -> None:
         self.name = f"{run_id}-{attempt}"
         self.run_id, self.attempt, self.container = run_id, attempt, container
-        self.made = virtual.now()
+        self.made = self.begun = self.ended = virtual.now()
         self.gone = self.cleared = self.exited = self.started = self.counted = False
 
     @property
@@ -55,14 +56,17 @@ class Head:
             "annotations": {objects.FAILURES: str(self.attempt - 1)},
             "ownerReferences": [{"kind": "Job", "name": self.run_id, "uid": f"uid-{self.run_id}", "controller": True}],
         }
-        state: Object = {"running": {}} if not self.exited else {"terminated": {"exitCode": 0, "reason": "Completed"}}
+        state: Object = {"running": {"startedAt": moment(self.begun)}}
+        if self.exited:
+            state = {"terminated": {**state["running"], "exitCode": 0, "reason": "Completed"}}
+            state["terminated"]["finishedAt"] = moment(self.ended)
         statuses = [{"name": objects.CONTAINER, "state": state if self.started else {"waiting": {}}}]
         status: Object = {"phase": "Running", "containerStatuses": statuses}
         if self.cleared:
             status |= {"phase": "Failed", "reason": "Evicted"}
         elif self.exited:
             status["phase"] = "Succeeded"
-        return {"metadata": metadata, "status": status}
+        return {"metadata": metadata, "spec": _SPEC, "status": status}
 
 
 class JobState:

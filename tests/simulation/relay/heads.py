@@ -7,9 +7,12 @@ from common import look
 from common.connection import Connection
 from common.cri import RawLine
 from common.errors import ControllerError
+from common.events import LineId
+from common.kube import objects
 from common.recorder.kubernetes import OwnPod
 from common.recorder.recorder import Recorder
 from common.streams import Streams
+from tests.simulation import virtual
 from tests.simulation.relay.clock import Clock
 from tests.simulation.relay.cluster import Head, JobState, RelayApi, record
 from tests.simulation.relay.kubelet import Container
@@ -55,9 +58,16 @@ class Talk:
         self._said.say(RawLine(at_ns, "stdout", text), self._world.time)
         container.write(at_ns, text, newline=newline)
 
+    def open(self) -> None:
+        """Say what a head says first, which is no line of its log."""
+        self._last_ns = self._now_ns()
+        self._head.container.write(self._last_ns, objects.OPENING.encode())
+        self._said.opened = LineId.of_time(self._last_ns)
+
     async def speak(self, until: float, lines: int) -> None:
         """Say about so many lines until then, in bursts and with pauses."""
         rng = self._world.rng
+        self.open()
         while self._world.time < until and len(self._said.lines) < lines:
             for _ in range(rng.choice([1, 1, 3, 10])):
                 self._line()
@@ -70,7 +80,9 @@ class Talk:
 
     def _rotate(self) -> None:
         world = self._world
-        if world.weather.rotates and world.time - self._rotated >= _ROTATION_SECONDS and world.rng.random() < 0.7:
+        if not self._said.lines or not world.weather.rotates:  # no file is full of what the head says first
+            return
+        if world.time - self._rotated >= _ROTATION_SECONDS and world.rng.random() < 0.7:
             self._rotated = world.time
             self._head.container.rotate(len(self._said.lines))
             self._said.rotate(world.time)
@@ -174,7 +186,7 @@ async def _attempt(world: World, job: JobState, attempt: int, *, last: bool) -> 
     job.heads.append(head)
     job.changed()
     await asyncio.sleep(rng.choice([0.0, 0.5]))
-    head.started = True
+    head.started, head.begun = True, virtual.now()
     world.steps.note(run_id, f"*** attempt {attempt} begins")
     until = world.time + weather.speak_seconds * (0.3 + rng.random())
     beside = Beside(world, head)
@@ -186,6 +198,7 @@ async def _attempt(world: World, job: JobState, attempt: int, *, last: bool) -> 
     if last or rng.random() < 0.5:  # it ends by itself, or is asked to by who drains its node
         head.container.end()
         head.exited = rng.random() < 0.8  # its pod may say so later
+        head.ended = virtual.now()
         await beside.end(_DRAIN_SECONDS + 2)
         head.exited = True
         gone = rng.random() < (weather.vanishes if last else 0.7)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from common.cri import RawLine
-from common.events import Line, LineId, number
+from common.events import ZERO, Line, LineId, number
 
 
 @dataclass(slots=True)
@@ -29,10 +29,12 @@ class Attempt:
     """What one attempt has said.
 
     Attributes:
+        opened: what its head said before its Nextflow did, which is no line of its log.
         cut: of each file, when it stopped being readable.
         over: when it had said its last.
     """
 
+    opened: LineId = ZERO
     lines: list[Said] = field(default_factory=list)
     ids: list[LineId] = field(default_factory=list)
     cut: list[float] = field(default_factory=lambda: [float("inf")])
@@ -40,7 +42,7 @@ class Attempt:
 
     def say(self, raw: RawLine, at: float) -> None:
         """Take in the next line."""
-        last = self.ids[-1] if self.ids else LineId(0, 0)
+        last = self.ids[-1] if self.ids else self.opened
         (line,) = number([raw], last)
         self.lines.append(Said(line, at, len(self.cut) - 1))
         self.ids.append(line.id)

@@ -35,6 +35,9 @@ MUTANTS = {
     "what is lost of a past attempt is not told": Mutant(
         1, {feed.Feed.after: {"[] if found.lost is None else [found.lost]": "[]"}}
     ),
+    "a file is taken for the first, whatever it begins with": Mutant(
+        0, {log._mended: {"(reached and log.opens)": "False"}}
+    ),
     # The archive. That one which goes away half-way is not taken for whole is shown in test_kube_log, as are a file's
     # only line and where a hole's gap stands: each takes thousands of histories.
     "the archive is not asked": Mutant(18, {archive.Kept.lines: {"while self._archive is not None:": "while False:"}}),

@@ -22,7 +22,6 @@ class RelayRedis:
         scripts: what a script (name, source) is to be run as.
         away: nobody gets an answer.
         unsettled: when something last happened to it, of which it may hold less, or be asked in vain.
-        emptied: how often it has lost something.
     """
 
     def __init__(self, store: Any, steps: Steps, rng: random.Random, away: float) -> None:
@@ -30,7 +29,6 @@ class RelayRedis:
         self.scripts: Callable[[str, str], str] = lambda name, source: source
         self.away = False
         self.unsettled = -1e9
-        self.emptied = 0
         self._steps, self._rng, self._chance = steps, rng, away
         self._news = asyncio.Event()
         self._kept: dict[bytes, Any] = {}
@@ -108,7 +106,6 @@ class RelayRedis:
                 self.back()
             case _:
                 self.store.flushall()
-                self.emptied += 1
                 if what == "set back":
                     for key, value in self._kept.items():
                         self.store.restore(key, 0, value)

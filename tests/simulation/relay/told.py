@@ -264,20 +264,11 @@ class Told:
         if not self._log:
             return
         if self._gap is None:
-            if self._looks_like_the_first(first, end) or self._were_stalled(first, end):
+            if self._were_stalled(first, end):
                 return
             self._break(f"lines {first} to {end - 1} are missing, and no gap says so")
         elif held := {index: who for index, who in self._gap.held.items() if first <= index < end}:
             self._break(f"lines {first} to {end - 1} are said to be gone, and were held: {held}")
-
-    def _looks_like_the_first(self, first: int, end: int) -> bool:
-        """A documented limit: a file begun anew, before which nothing is kept anywhere, looks like the first.
-
-        So it is before a recorder has written its first line, and without one in a Redis that was emptied.
-        """
-        said = self._world.ledger.runs[self.run_id][self.attempt - 1]
-        kept = self._world.weather.archive and any(line.archived is not None for line in said.lines[:end])
-        return said.begins_a_file(end) and not kept and (first == 0 or self._world.redis.emptied > 0)
 
     def _were_stalled(self, first: int, end: int) -> bool:
         """A limit that is not mended: what was on its way for longer than a kubelet is waited for counts as never sent.
