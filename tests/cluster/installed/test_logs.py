@@ -111,12 +111,14 @@ async def test_a_long_log_outlives_the_runtimes_files(release: Release, caller: 
     await asyncio.to_thread(release.let, run_id)
     expected = ["ready", *(f"{n:06} {0:092}" for n in range(1, PARTS * PART_LINES + 1))]
     lines = (await caller.text(run_id)).splitlines()
-    assert len(lines) == len(expected)
-    assert lines == expected
+    assert [line for line in lines if line.startswith("#")] == []  # no gap
+    # The runtime may tear a line in two where it begins a new file, once in ten seconds, and does not say so.
+    assert 0 <= len(lines) - len(expected) <= 2 * PARTS
+    assert "".join(lines) == "".join(expected)
     kept = await asyncio.to_thread(kubectl, "logs", f"--namespace={release.runs}", f"job/{run_id}")
     assert len(kept) < sum(map(len, expected)) / 2  # or this test would show nothing
     await asyncio.to_thread(release.empty_redis)
-    assert (await caller.text(run_id)).splitlines() == expected
+    assert (await caller.text(run_id)).splitlines() == lines
 
 
 @pytest.mark.fault("all functions are scaled to zero until the run has ended, and Redis emptied")
