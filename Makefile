@@ -45,6 +45,9 @@ test-fast: setup ## Unit tests only
 simulate: setup ## Play histories of launches and of logs with all that can go wrong (SEEDS=5000, FOLLOW_SEEDS=1000; SEED=7, FOLLOW_SEED=7)
 	@$(BIN)/python -m tests.simulation
 
+faults: toolchain ## Break everything and write tests/chaos/FAULTS.md (STEPS=all PAIRS=1000; TEST_CLUSTER=1: on a cluster, too)
+	FAULTS=1 $(BIN)/pytest tests -m fault -o faulthandler_timeout=3600
+
 fuzz: setup ## Give every parser what it was not made for, and tell what that found (EXAMPLES=10000 inputs a test)
 	EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/fuzz --quiet
 
