@@ -172,8 +172,7 @@ def container(pod: Object) -> Object:
 def opens(pod: Object) -> bool:
     """Whether a head that has begun said OPENING first.
 
-    One of an older release did not, nor one whose command somebody has replaced, nor one whose container could not be
-    started: its status says that it was in 1970.
+    One of an older release did not, nor one whose container could not be started: its status says that it was in 1970.
     """
     containers = pod.get("spec", {}).get("containers", [])
     commands = (one.get("command") or () for one in containers if one["name"] == CONTAINER)

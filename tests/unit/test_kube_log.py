@@ -143,13 +143,15 @@ OPENING = b"2030-01-02T03:04:00.5Z nextflow-controller: the log begins here\n"
 class Opening(Kubelet):
     """One whose head says OPENING first, as its command shows."""
 
-    begun = BEGUN
+    begun, says_so = BEGUN, True
 
     async def get(self, path: str, **query: str) -> Object:
         """The pod as it is at the next reading."""
         state = self._readings[0][0]
         times = {"startedAt": self.begun} | ({"finishedAt": ENDED} if state == "terminated" else {})
         spec = head.job(RECORD, SETTINGS, "owner/name")["spec"]["template"]["spec"]
+        if not self.says_so:
+            spec["containers"][0]["command"] = ["nextflow", "run"]
         return a_pod("head", "Running", **{state: times}) | {"spec": spec}
 
 
@@ -177,6 +179,28 @@ async def test_a_first_file_that_nobody_has_read_is_a_gap(state: str, file: byte
     assert len(lines) == 1 + len(file.splitlines())
 
 
+async def test_a_first_file_that_nobody_has_read_is_a_gap_behind_a_reading_without_a_line() -> None:
+    """Of that nothing is known to come next."""
+    kubelet = Opening(("running", []), *[("terminated", [raw(5)])] * 2)
+    assert told(await recorded(kubelet)) == ["-", *texts(5)]
+
+
+async def test_of_a_head_that_does_not_say_so_any_file_may_be_the_first() -> None:
+    """It is of an older release."""
+    kubelet = Opening(*twice(5, 6))
+    kubelet.says_so = False
+    assert told(await recorded(kubelet)) == texts(5, 6)
+
+
+async def test_what_the_head_says_is_known_once_it_is_read() -> None:
+    """A file that begins with it is the one that is read, and not another; and it is a log, though without a line."""
+    kubelet, log = Opening(*[("terminated", [OPENING])] * 2), logs.Log()
+    pod = await kubelet.get("") | {"metadata": {"name": "x"}}
+    assert [batch async for batch in logs.read(kubelet, "/pods", pod, log, Kept(None, RUN_ID, 1))] == []
+    assert str(log.told) == "1893553440500-0"
+    assert [batch async for batch in logs.rest(log, Kept(None, RUN_ID, 1))] == [()]
+
+
 @pytest.mark.parametrize(
     ("begun", "file", "expected"),
     [(BEGUN, b"", ["-"]), (BEGUN, OPENING, []), (BEGUN, OPENING[:-1], []), ("1970-01-01T00:00:00Z", b"", [])],
@@ -188,7 +212,7 @@ async def test_a_log_without_a_line(begun: str, file: bytes, expected: list[str]
     lines = await recorded(kubelet)
     assert told(lines) == expected
     if expected:  # behind all that was said, whoever says so
-        assert lines[0].id > at(9)
+        assert lines[0].id > logs.Log().feed(ENDED.encode()[:-1] + b".999Z the last one\n")[0].id
         assert await recorded(Opening(*[("terminated", [b""])] * 2), lines[0].id) == []
 
 
