@@ -85,6 +85,7 @@ class Log:
     Attributes:
         told: the newest line that has been given.
         opens: its first file begins with what a head says first.
+        opening: where that stands, once it was read.
         over: where a line would be that is said when the head has ended.
         complete: the file was read to its end, and gets no more lines.
         ended: a reading went on until the file came to its end, no other was left out, and none has found more since.
@@ -99,6 +100,7 @@ class Log:
     def __init__(self, after: LineId = ZERO) -> None:
         self.told = after
         self.opens = False
+        self.opening = ZERO
         self.over = ZERO
         self.complete = False
         self.ended = False
@@ -247,7 +249,8 @@ def _behind(pod: Object) -> int:
 async def rest(log: Log, kept: Kept) -> Batches:
     """What is left of a log that nothing is added to any more, and whose file may be gone."""
     if log.complete and log.end != NOTHING:
-        yield ()  # it is there, be it that its Nextflow never said anything
+        if log.end == (log.opening, 0):
+            yield ()  # it is there, be it that its Nextflow never said anything
         return
     async for batch in new(log, kept.lines(log.told)):
         yield batch
@@ -325,7 +328,8 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
             async for batch in _before(log, lines[0].id, following, tail, kept, opening=opening):
                 yield batch
             if opening:
-                log.told, lines = max(log.told, lines[0].id), lines[1:]
+                log.opening, lines = lines[0].id, lines[1:]
+                log.told = max(log.told, log.opening)
         async for batch in _with_holes(log, lines, kept):
             yield batch
     if not begun and (alone := log.alone(tail)) is not None:  # what is told of it comes later, and is no beginning then

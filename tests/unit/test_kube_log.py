@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 import pytest
 
 from common.errors import Unavailable
-from common.events import GAP, ZERO, Line, LineId
+from common.events import BEYOND, GAP, ZERO, Line, LineId
 from common.kube import head
 from common.kube import log as logs
 from common.kube.archive import ArchiveClient, Kept, Page
@@ -199,6 +199,13 @@ async def test_what_the_head_says_is_known_once_it_is_read() -> None:
     assert [batch async for batch in logs.read(kubelet, "/pods", pod, log, Kept(None, RUN_ID, 1))] == []
     assert str(log.told) == "1893553440500-0"
     assert [batch async for batch in logs.rest(log, Kept(None, RUN_ID, 1))] == [()]
+
+
+@pytest.mark.parametrize(("after", "expected"), [(ZERO, 2), (LineId(0, 1), 2), (BEYOND, 0)])
+async def test_a_log_with_lines_says_nothing_else(after: LineId, expected: int) -> None:
+    """No tick, whether or not there is anything behind a place."""
+    source = OwnPod(Opening(*[("terminated", [OPENING + raw(1, 2)])] * 2), "/pods", "x", asyncio.Event())
+    assert [len(batch) async for batch in source.lines(RUN_ID, 1, after)] == [expected] * bool(expected)
 
 
 @pytest.mark.parametrize(
