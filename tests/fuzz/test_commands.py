@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from common import nextflow
 from common.errors import Invalid, NotAllowed
 from common.kube import head
+from common.kube.objects import OPENS
 from common.models import RunRecord, RunRequest
 from common.settings import Settings
 from common.sources import Sources
@@ -175,7 +176,9 @@ def test_what_nextflow_is_told(root: Path, asked: dict[str, Any]) -> None:
         [container] = job["spec"]["template"]["spec"]["containers"]
         command = container["command"]
         assert [part for part in command if re.search(r"(?<!\$)(\$\$)*\$\(", part)] == []  # nothing is put in its place
-        assert_only_values([part.replace("$$", "$") for part in command], made, pipeline, "/workspace/work")
+        assert command[: len(OPENS)] == [*OPENS]  # which takes what is behind it as it is
+        vector = [part.replace("$$", "$") for part in command[len(OPENS) :]]
+        assert_only_values(vector, made, pipeline, "/workspace/work")
         assert json.loads(nextflow.params_file(made.request)) == made.request.parameters
         assert "$" not in nextflow.params_file(made.request)
         written = job["spec"]["template"]["metadata"]["annotations"]
