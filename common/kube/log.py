@@ -1,10 +1,9 @@
 """A container's log as the API server sends it (`pods/log?timestamps=true`), as numbered lines.
 
-Nine-digit times, one a line; what does not end with a newline is the log's last line. What is sent is
-the runtime's current file: it is read again from its beginning after every cut, where the same lines
-get the same ids and those that are known are dropped. A file that begins behind what is known was
-begun anew meanwhile; what stood between is asked for elsewhere, and where nobody has it, a line says so.
-The first file begins with what a head says before its Nextflow does, which is no line of the log.
+What is sent is the runtime's current file: it is read again from its beginning after every cut, where
+the same lines get the same ids and those that are known are dropped. A file that begins behind what is
+known was begun anew meanwhile; what stood between is asked for elsewhere, and where nobody has it, a line
+says so. The first file begins with what a head says before its Nextflow does, which is no line of the log.
 
 The kubelet that is asked to go on does so with the file that it finds once it is told of a new one, and
 is told of none that was begun before it had come to the end of the first: it may leave files out, or
@@ -17,11 +16,11 @@ from bisect import bisect_left
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, suppress
 
-from common.cri import LINE_BYTES, Growing, RawLine, parse_time
 from common.errors import Unavailable
-from common.events import GAP, ZERO, Line, LineId, number
+from common.events import GAP, ZERO, Line, LineId
 from common.kube import objects, reading
 from common.kube.archive import Kept
+from common.kube.sent import NOTHING, TIME_BYTES, Sent, raw_line
 from common.kube.transport import Api, Object
 from common.metrics import LINES_LOST
 from common.runner import Batches
@@ -30,8 +29,6 @@ _BATCH_LINES = 500
 _ROTATION_SECONDS = 10.0  # after which a kubelet looks, by default, whether a file is to be begun anew
 _FILE_SECONDS = 1.0
 _SILENT_TICKS = 3  # half a second each; the kubelet reads on every second, come what may
-_TIME_BYTES = 40  # a line's time, and no more than a few of its text
-_STREAM = "stdout"  # the API does not tell it and stderr apart
 _CLEARED = ("Evicted", "Preempting")
 _OPENING = objects.OPENING.encode()
 _CUT = b"The end of the log is not to be had: neither where it was written nor in the archive."
@@ -39,51 +36,13 @@ _HOLE = b"The runtime has begun its log file anew while nobody read it: lines ma
 
 _QUERY = {"container": objects.CONTAINER, "timestamps": "true"}
 
-NOTHING = (ZERO, 0)  # the end of a file without a line
-
-
-class _Unended:
-    """A line whose newline has not come yet: its time, and what there is of its text."""
-
-    def __init__(self) -> None:
-        self._head = b""
-        self._line: Growing | None = None
-        self._torn = False
-        self.size = 0
-        self.id: LineId | None = None  # where it is the first of its file; not before its time is known
-
-    def add(self, part: bytes) -> list[RawLine]:
-        """Take in what comes next; what is given of the line already, as it is too long to be held."""
-        self.size += len(part)
-        if self._line is None and not self._torn:
-            self._head += part
-            at, begun, part = self._head.partition(b" ")
-            if begun or len(self._head) > _TIME_BYTES:
-                self._head = b""
-                try:
-                    at_ns = parse_time(at)
-                    self._line, self.id = Growing(at_ns, _STREAM), LineId.of_time(at_ns)
-                except ValueError:
-                    self._torn = True
-        return self._line.add(part) if self._line is not None else []
-
-    @property
-    def text(self) -> bytes:
-        """What there is of it; of one that is too long to be held, what is not given yet."""
-        return b"".join(line.text for line in self.end(newline=False))
-
-    def end(self, *, newline: bool) -> list[RawLine]:
-        """The rest of it."""
-        if self._line is not None:
-            return self._line.end(newline=newline)
-        return [line] if (line := _raw(self._head)) is not None else []
-
 
 class Log:
     """One log, however often its file has to be read.
 
     Attributes:
-        told: the newest line that has been given.
+        sent: the reading of it that goes on, or was the last.
+        told: the newest line that has been given, or what the head said first.
         opens: its first file begins with what a head says first.
         opening: where that stands, once it was read.
         over: where a line would be that is said when the head has ended.
@@ -114,32 +73,20 @@ class Log:
     def begin(self) -> None:
         """From the first line of the file again."""
         self.doubted: LineId | None = None
-        self._last: LineId = ZERO
-        self._unended = _Unended()
-
-    def feed(self, chunk: bytes) -> list[Line]:
-        """The lines that are whole with this chunk, known or not."""
-        *ends, rest = chunk.split(b"\n")
-        whole: list[RawLine] = []
-        for end in ends:
-            if self._unended.size or len(end) >= LINE_BYTES:
-                whole += self._unended.add(end) + self._unended.end(newline=True)
-                self._unended = _Unended()
-            elif (line := _raw(end)) is not None:
-                whole.append(line)
-        return self._number(whole + self._unended.add(rest))
+        self.sent = Sent()
 
     def rest(self) -> list[Line]:
         """The last line, if it never got its newline."""
-        last, self._unended = self._unended, _Unended()
-        is_first, lines = self._last == ZERO, self._number(last.end(newline=False))
-        return lines if not (is_first and lines and self.is_opening(lines[0].id, lines[0].text, whole=False)) else []
+        is_alone, lines = self.sent.end[0] == ZERO, self.sent.rest()
+        if is_alone and lines and self.is_opening(lines[0].id, lines[0].text, whole=False):
+            return []
+        return lines
 
     def alone(self, tail: Sequence[Line]) -> tuple[LineId, bytes] | None:
         """The file's only line, if that has no newline (yet); `tail` is the one before this reading."""
         if self.tail is not tail:  # the reading has come to its end
             return (self.tail[0].id, self.tail[0].text) if self.tail else None
-        return (self._unended.id, self._unended.text) if self._unended.id is not None else None
+        return self.sent.unended
 
     def is_opening(self, first: LineId, text: bytes, *, whole: bool = True) -> bool:
         """Whether what a file begins with tells that it is the first; behind what is known, Nextflow has said it."""
@@ -172,25 +119,14 @@ class Log:
         return found
 
     @property
-    def end(self) -> tuple[LineId, int]:
-        """Where the file ends, as far as it was read: the last line, and how much there is of one more."""
-        return self._last, self._unended.size
-
-    @property
     def is_known(self) -> bool:
         """Whether this reading is known to miss nothing: what a file goes on from is not to be seen without a line."""
-        return self.joins or (self.told == ZERO and not self.opens) or self.end != NOTHING
+        return self.joins or (self.told == ZERO and not self.opens) or self.sent.end != NOTHING
 
     def gap(self, at: LineId, why: bytes) -> Line:
         """A line, behind what is known, that says why others are missing."""
         self.told = at
         return Line(self.told, self.told.ms * 1_000_000 + self.told.seq // 1_000, GAP, why)
-
-    def _number(self, raw: list[RawLine]) -> list[Line]:
-        numbered = list(number(raw, self._last))
-        if numbered:
-            self._last = numbered[-1].id
-        return numbered
 
 
 async def begin(log: Log, kept: Kept) -> Batches:
@@ -199,7 +135,7 @@ async def begin(log: Log, kept: Kept) -> Batches:
     It is found by its id, where the runtime's file has to be read from its beginning.
 
     Raises:
-        Unavailable: it is not to be had, and whether the file begins with the log's first line is not to be seen in it.
+        Unavailable: it is not to be had, and the file may begin behind what is kept.
     """
     try:
         async for batch in new(log, kept.lines(log.told)):
@@ -230,7 +166,7 @@ async def read(api: Api, pods: str, pod: Object, log: Log, kept: Kept, *, over: 
         while not log.complete:
             async for batch in _reading(api.stream(path, **_QUERY), log, kept):
                 yield batch
-            log.complete, ended = ended == log.end, log.end
+            log.complete, ended = ended == log.sent.end, log.sent.end
         log.over = LineId.of_time(_behind(pod))
         for batch in _batched(log.fresh(log.rest())):
             yield batch
@@ -248,8 +184,8 @@ def _behind(pod: Object) -> int:
 
 async def rest(log: Log, kept: Kept) -> Batches:
     """What is left of a log that nothing is added to any more, and whose file may be gone."""
-    if log.complete and log.end != NOTHING:
-        if log.end == (log.opening, 0):
+    if log.complete and log.sent.end != NOTHING:
+        if log.sent.end == (log.opening, 0):
             yield ()  # it is there, be it that its Nextflow never said anything
         return
     async for batch in new(log, kept.lines(log.told)):
@@ -279,9 +215,9 @@ async def _watched(api: Api, path: str, log: Log) -> AsyncGenerator[bytes, None]
             now = time.monotonic()
             first = await _first(api, path) if now - looked >= _FILE_SECONDS else None
             if first is not None:
-                if first > log.told if first != ZERO else log.end != NOTHING:  # another file than this reading's
+                if first > log.told if first != ZERO else log.sent.end != NOTHING:  # another file than this reading's
                     # Told by ticks, as time may pass while nobody takes what has come.
-                    if before == (first, log.end) and ticks >= _SILENT_TICKS:
+                    if before == (first, log.sent.end) and ticks >= _SILENT_TICKS:
                         joins = log.is_known and log.left_out() in ([], [first])
                         log.following, log.seen = first if joins else None, now
                         log.tail = log.rest()
@@ -290,7 +226,7 @@ async def _watched(api: Api, path: str, log: Log) -> AsyncGenerator[bytes, None]
                         log.doubted = first if first != ZERO else log.told.next()
                     if first != ZERO and first not in log.ahead:
                         log.ahead.append(first)
-                looked, found = now, (first, log.end)
+                looked, found = now, (first, log.sent.end)
                 if found != before:
                     before, ticks = found, 0
             yield chunk
@@ -300,8 +236,8 @@ async def _watched(api: Api, path: str, log: Log) -> AsyncGenerator[bytes, None]
 async def _first(api: Api, path: str) -> LineId | None:
     """What the current file begins with: ZERO, where it is empty; None where that is not to be had."""
     with suppress(Unavailable):
-        chunks = [chunk async for chunk in api.stream(path, **_QUERY, limitBytes=str(_TIME_BYTES))]
-        line = _raw(b"".join(chunks))
+        chunks = [chunk async for chunk in api.stream(path, **_QUERY, limitBytes=str(TIME_BYTES))]
+        line = raw_line(b"".join(chunks))
         return LineId.of_time(line.at_ns) if line is not None else ZERO
     return None
 
@@ -322,7 +258,7 @@ async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) ->
                 yield batch
         if not chunk:
             yield ()
-        lines = log.feed(chunk)
+        lines = log.sent.feed(chunk)
         if lines and not begun:
             begun, opening = True, log.is_opening(lines[0].id, lines[0].text)
             async for batch in _before(log, lines[0].id, following, tail, kept, opening=opening):
@@ -406,11 +342,3 @@ def _split(lines: Sequence[Line], first: LineId) -> tuple[Sequence[Line], Sequen
     """The lines before an id, and those from there on."""
     at = bisect_left(lines, first, key=lambda line: line.id)
     return lines[:at], lines[at:]
-
-
-def _raw(line: bytes) -> RawLine | None:
-    at, _, text = line.partition(b" ")
-    try:
-        return RawLine(parse_time(at), _STREAM, text)
-    except ValueError:  # the kubelet's own words, or a line torn by a cut: it comes again
-        return None

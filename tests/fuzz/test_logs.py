@@ -14,7 +14,7 @@ from common.cri import Joiner, RawLine, record
 from common.errors import Unavailable
 from common.events import ZERO, Line, LineId, number
 from common.frames import Lines
-from common.kube.log import Log
+from common.kube.sent import Sent
 from common.streams import _chunk
 from common.web.transports import TEXTS, messages, ndjson, sse
 from tests.fuzz import fuzz
@@ -84,14 +84,14 @@ def test_what_is_written_is_read(text: bytes, ended: bool) -> None:  # what Hypo
     file = record(1_900_000_000_000_000_001, "stderr", text, ended=ended)
     joiner = Joiner()
     assert [*joiner.feed(file), *joiner.close()] == [RawLine(1_900_000_000_000_000_001, "stderr", text)]
-    log = Log()
+    log = Sent()
     assert [line.text for line in [*log.feed(file.partition(b" ")[0] + b" " + text + b"\n"), *log.rest()]] == [text]
 
 
 @fuzz(FILES, CUTS)
 def test_the_api_servers_answer(file: bytes, cuts: list[int]) -> None:
     """Cut anywhere the lines are the same."""
-    whole, cut = Log(), Log()
+    whole, cut = Sent(), Sent()
     lines = [*whole.feed(file), *whole.rest()]
     assert [line for chunk in pieces(file, cuts) for line in cut.feed(chunk)] + cut.rest() == lines
     assert_told(lines)

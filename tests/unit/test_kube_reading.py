@@ -371,11 +371,11 @@ def test_a_log_is_the_same_however_it_is_cut() -> None:
     raw = b"".join(stamp + text + b"\n" for text in (b"a", b"", b"2030-01-02T03:04:05Z x", b"b c"))
     raw += b"failed to watch file: closing\n" + stamp + b"last"
     whole, pieces = Log(), Log()
-    lines = whole.feed(raw) + whole.rest()
+    lines = whole.sent.feed(raw) + whole.rest()
     assert [line.text for line in lines] == [b"a", b"", b"2030-01-02T03:04:05Z x", b"b c", b"last"]
     told = []
     for cut in (3, 40, 77, len(raw)):
         pieces.begin()
         for at in range(0, cut, 7):
-            told += pieces.fresh(pieces.feed(raw[at : min(at + 7, cut)]))
+            told += pieces.fresh(pieces.sent.feed(raw[at : min(at + 7, cut)]))
     assert told + pieces.fresh(pieces.rest()) == lines

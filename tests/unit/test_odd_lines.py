@@ -19,7 +19,8 @@ from common.cri import LINE_BYTES, Joiner, RawLine, format_time, record
 from common.events import Cursor, Line, LineId, number
 from common.follow import Followers
 from common.frames import Idle, Lines
-from common.kube import log as kube
+from common.kube.log import Log
+from common.kube.sent import Sent
 from common.local.log import Log as Writer
 from common.local.tail import Tail
 from common.web.transports import TEXTS, ndjson, sse
@@ -67,7 +68,7 @@ def by_cri(chunks: Iterable[bytes], tmp_path: Path) -> list[Line]:
 
 def by_api(chunks: Iterable[bytes], tmp_path: Path) -> list[Line]:
     """The lines of a log as the API server sends it."""
-    log = kube.Log()
+    log = Sent()
     return [*(line for chunk in chunks for line in log.feed(chunk)), *log.rest()]
 
 
@@ -204,7 +205,7 @@ def test_a_runtime_may_be_told_to_write_long_lines_whole(tmp_path: Path) -> None
 
 def test_no_more_is_held_of_a_line_than_is_given_at_once() -> None:
     """Though its newline may never come: neither of its text nor of what has not even a time."""
-    log, joiner = kube.Log(), Joiner()
+    log, joiner = Sent(), Joiner()
     for form in (log.feed, joiner.feed):
         given = 0
         for at in range(40):
@@ -215,7 +216,7 @@ def test_no_more_is_held_of_a_line_than_is_given_at_once() -> None:
                 raw = joiner.feed(record(SECOND, "stdout", chunk, ended=False))
             given += sum(len(line.text) for line in raw)
             assert 0 <= 100_000 * (at + 1) - given < LINE_BYTES
-    torn = kube.Log()
+    torn = Sent()
     for _ in range(40):
         assert torn.feed(b"unable" * 20_000) == []
         assert len(torn._unended._head) <= 130_000
@@ -238,7 +239,7 @@ def test_a_line_is_cut_at_the_same_places_whoever_reads_it(texts: list[bytes], s
             break
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("common.cri.LINE_BYTES", 8)
-        patch.setattr(kube, "LINE_BYTES", 8)
+        patch.setattr("common.kube.sent.LINE_BYTES", 8)
         lines = by_api(chunks, Path())
     expected = [
         RawLine(SECOND + 1_000 * at, "stdout", part)
@@ -264,10 +265,10 @@ def test_a_clock_that_was_set_back_changes_no_order(tmp_path: Path) -> None:
 def test_going_on_behind_a_line_whose_clock_was_set_back() -> None:
     """The file is read from its beginning: from each line on comes exactly what is behind it."""
     content = (FIXTURES / "clock-back.api").read_bytes()
-    lines = kube.Log().feed(content)
+    lines = Sent().feed(content)
     for at, line in enumerate(lines):
-        log = kube.Log(after=line.id)
-        assert log.fresh(log.feed(content)) == lines[at + 1 :]
+        log = Log(after=line.id)
+        assert log.fresh(Sent().feed(content)) == lines[at + 1 :]
 
 
 @pytest.mark.slow
