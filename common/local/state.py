@@ -312,6 +312,15 @@ class Orders:
     def directory(self) -> Path:
         return self.state.run(self.run_id)
 
+    @property
+    def log_whole(self) -> Path:
+        return log_whole(self.directory)
+
+
+def log_whole(run: Path) -> Path:
+    """What is in a run's directory once nothing more comes to its log, which is before its Job has its end."""
+    return run / "log.whole"
+
 
 def check_unchanged(job: JobFile | None, uid: str, version: str | int) -> JobFile:
     """The Job, if it is the one that its writer had read.

@@ -8,14 +8,14 @@ compares the Job and the Lease with what its launcher read and marks the Job lau
 conditional write of a launch, made by who will live up to it, so no Job is launched without a supervisor.
 
 It runs as two processes. The inner one, `Supervisor`, starts Nextflow, writes its output to the log
-and ends what it leaves behind; only when no process is left and the log is final does it write the
-Job's end. The outer one, `_guard`, only waits for it: if it is killed or broken, it ends the
+and ends what it leaves behind; only when no process is left, the log is final and its recorder has taken it in
+does it write the Job's end. The outer one, `_guard`, only waits for it: if it is killed or broken, it ends the
 run and writes that down. If both are killed, the kernel asks Nextflow to end and frees the locks,
 and readers tell "lost" from a Job that is launched, has no end, and is not alive.
 
-Files in the run's directory: `log` (the format of `common.cri`), those of the orders,
-`supervisor.err` and `recorder.err`. This process stays as long as its run, and its start is waited for:
-it imports little, and all of it at the start, for the installation may be replaced meanwhile.
+Files in the run's directory: `log` (the format of `common.cri`), `log.whole` once nothing more comes to it,
+those of the orders, `supervisor.err` and `recorder.err`. This process stays as long as its run, and its
+start is waited for: it imports little, and all of it at the start, for the installation may be replaced meanwhile.
 """
 
 import json
@@ -40,12 +40,14 @@ from common.local.log import Log
 from common.local.state import LOST, PATIENCE_SECONDS, End, JobFile, Lock, Orders, check_unchanged
 
 _LOG_CUT = "The end of its log could not be written."
+_RECORDED = Path("archive", "1", "end")  # what the recorder writes last; common.archive takes long to import
 
 _TURN_SECONDS = 0.1  # the longest time until a cancel mark or an exit is noticed
 _ENDING_TURN_SECONDS = 0.02
 _READ_BYTES = 64 * 1024  # what a pipe holds
 _LEFT_BEHIND_GRACE_SECONDS = 2.0  # for processes that outlive the head, from SIGTERM to SIGKILL
 _DRAIN_SECONDS = 2.0  # for a pipe that somebody outside the run keeps open
+_RECORDED_SECONDS = 5.0  # for a recorder that is behind, or gone, to have taken in what led to the end
 _RECORDER_PAUSE_SECONDS = 0.5  # before one that died is started again; doubled each time
 _RECORDER_MOST_SECONDS = 30.0
 _RETRY_SECONDS = 0.5  # while the state directory cannot be written
@@ -85,6 +87,7 @@ class Supervisor:
         self._force_at: float | None = None  # when a head that was asked to end is killed
         self._exited: tuple[int, str] | None = None  # the head's exit code as waitpid tells it, and when
         self._childless = False
+        self._recorded_by: float | None = None  # when the recorder is waited for no longer
         self._ending: processes.Ending | None = None  # of what the head has left behind
 
     def run(self) -> None:
@@ -204,10 +207,24 @@ class Supervisor:
         """Make the log final, then write the end; with a full disk, as soon as it is not."""
         while True:
             whole = self._drain() and self._log.finish()
+            if whole and self._orders.recorder:
+                self._let_record()
             told = end if whole else replace(end, message=f"{end.message or ''} {_LOG_CUT}".lstrip())
             if _write_end(self._orders, self._locks, told, self._started_at):
                 return
             time.sleep(_RETRY_SECONDS)
+
+    def _let_record(self) -> None:
+        """Have the recorder take in all of the log and of the tasks, as a pod does that ends after its sidecars.
+
+        Who is told the end would be told of tasks that still run otherwise. It is waited for once.
+        """
+        if self._recorded_by is None:
+            self._recorded_by = time.monotonic() + _RECORDED_SECONDS
+            with suppress(OSError):
+                self._orders.log_whole.touch()
+        while not (self._orders.directory / _RECORDED).exists() and time.monotonic() < self._recorded_by:
+            time.sleep(_ENDING_TURN_SECONDS)
 
     def _tell_to_end(self, _number: int, _frame: FrameType | None) -> None:
         self._told_to_end = True

@@ -1,7 +1,7 @@
 """The recorder: runs beside a run and keeps what it says, whether or not anybody follows.
 
-It archives the log, relays it to Redis from the archive, and writes down the progress of the tasks.
-It ends when the log is final and all of it is in both, or, with Redis away,
+It archives the log, relays it to Redis from the archive, and writes down the progress of the tasks; its archive is
+finished once all of that is on disk. It ends when the log is final and all of it is in both, or, with Redis away,
 a bounded time after it is in the archive: any stream function fills Redis from there. It never
 decides anything about the run itself.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from common.archive import Archive, Reader, place, read, regular
 from common.errors import Unavailable
 from common.events import ZERO, Line, LineId
+from common.models import Progress
 from common.progress import Fold
 from common.pump import Pump, reading
 from common.runner import Batches, LogSource
@@ -155,10 +156,12 @@ class Recorder:
                 self._kept.grown(whole=True)
                 return
             await asyncio.sleep(_RETRY_SECONDS)
-        self._archive.finish()
         self._take_rows()
         self._changed |= self._fold.close()
-        await self._write_progress(at_once=True)
+        progress = self._keep_progress() if self._changed else None
+        self._archive.finish()  # behind the progress: with this mark all is kept, which a run's end waits for
+        if progress:
+            await self._tell(progress)
         self._kept.grown(whole=True)
 
     async def _read(self) -> bool | None:
@@ -188,13 +191,18 @@ class Recorder:
     async def _write_progress(self, *, at_once: bool = False) -> None:
         """Write down the tasks' progress if it changed, to the run's directory and to Redis."""
         self._take_rows()
-        if not self._changed or (time.monotonic() - self._written < _PROGRESS_SECONDS and not at_once):
-            return
+        if self._changed and (at_once or time.monotonic() - self._written >= _PROGRESS_SECONDS):
+            await self._tell(self._keep_progress())
+
+    def _keep_progress(self) -> Progress:
         progress = self._fold.progress()
         temporary = self._progress_file.with_suffix(".tmp")
         temporary.write_text(progress.model_dump_json(), "utf-8")
         temporary.replace(self._progress_file)
         self._changed, self._written = False, time.monotonic()
+        return progress
+
+    async def _tell(self, progress: Progress) -> None:
         try:
             await self._streams.write_progress(self._run_id, progress)
         except Unavailable:

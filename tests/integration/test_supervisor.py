@@ -490,6 +490,23 @@ async def test_the_recorder_is_on_its_own(place: LocalPlace, directory: Path) ->
         recorder.kill()
 
 
+async def test_a_run_ends_after_its_recorder_has_all_of_it(place: LocalPlace, directory: Path) -> None:
+    """Who sees the end sees what led to it: it is written once the recorder says that it has the whole log."""
+    script, may = directory / "recorder", directory / "may"
+    script.write_text(
+        f"#!/bin/bash\nuntil [ -e $2/log.whole ] && [ -e {may} ]; do sleep 0.02; done\n"
+        "mkdir -p $2/archive/1\ntouch $2/archive/1/end\n"
+    )
+    script.chmod(0o755)
+    runner = await place.runner(recorder=[str(script)], recorder_environ={"PATH": os.environ["PATH"]})
+    job = await started(runner, "echo the last")
+    assert (await log(runner, job.run_id))[-1].text == b"the last"
+    assert await runner.final(job.run_id, 1)
+    assert not (await current(runner, job.run_id)).ended
+    may.touch()
+    await ended(runner, job.run_id)
+
+
 def failing_recorder(directory: Path, code: int) -> Path:
     """A recorder that says that it was started, and ends with this code."""
     script = directory / "recorder"

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from common import archive
 from common.errors import Unavailable
+from common.models import Progress
 from common.recorder import recorder
 from common.recorder.recorder import Recorder, Trace
 from tests.unit.logs import World, world
@@ -58,6 +59,31 @@ async def test_a_run_is_recorded(given: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_an_archive_is_finished_after_the_last_progress(
+    given: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run on this machine ends with that mark, and who is told its end is told of all its tasks."""
+    finish, counted = archive.Archive.finish, list[Progress]()
+
+    def finished(self: archive.Archive) -> None:
+        counted.append(Progress.model_validate_json((tmp_path / "progress.json").read_bytes()))
+        finish(self)
+
+    monkeypatch.setattr(archive.Archive, "finish", finished)
+    run_id = given.runner.start()
+    given.runner.write(run_id, b"[ab/123456] Submitted process > FOO")
+    given.runner.end(run_id)
+    (tmp_path / "trace.txt").write_text(HEAD, "utf-8")
+    recording = _recorder(given, run_id, tmp_path)
+    # The last row comes late: no line is behind it.
+    monkeypatch.setattr(recording, "_read", _then(recording._read, lambda: _append(tmp_path / "trace.txt", ROW)))
+    async with asyncio.timeout(20):
+        await recording.run()
+    (told,) = counted
+    assert (told.total.running, told.total.succeeded) == (0, 1)
+
+
+@pytest.mark.slow
 async def test_a_recorder_outlives_a_runner_that_is_away(given: World, tmp_path: Path) -> None:
     """It reads again from the beginning, and takes nothing in twice."""
     run_id = given.runner.start()
@@ -77,6 +103,20 @@ async def test_a_recorder_outlives_a_runner_that_is_away(given: World, tmp_path:
         await task
     assert follower.texts == texts(33)
     assert list(archive.read(tmp_path / "archive" / "1")) == given.runner.runs[run_id].lines
+
+
+def _then(read: Callable[[], Awaitable[bool | None]], do: Callable[[], None]) -> Callable[[], Awaitable[bool | None]]:
+    async def both() -> bool | None:
+        final = await read()
+        do()
+        return final
+
+    return both
+
+
+def _append(path: Path, row: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(row)
 
 
 def test_a_trace_is_read_row_by_row(tmp_path: Path) -> None:
