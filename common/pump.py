@@ -151,10 +151,12 @@ class Pump:
         if now - self._claimed < _CLAIM_SECONDS:
             return None
         self._claimed = now
-        if not await self._streams.pumping(self._run_id, self._who, insist=self._lasting):
+        news = self._news()
+        found = await self._streams.pumping(self._run_id, self._attempt, self._who, insist=self._lasting, relay=news)
+        if found is None:
             return True
-        await self._tell()
-        real, ended = await self._streams.top(self._run_id, self._attempt)
+        self._told = news or self._told
+        real, ended = found
         return ended if ended or real < top else None
 
     # What is told of it.
@@ -175,12 +177,16 @@ class Pump:
         if self._lasting:
             self._lag_seconds = max(0.0, round(time.time() - lines[-1].at_ns / 1e9, 3))
 
-    async def _tell(self) -> None:
+    def _news(self) -> Relay | None:
+        """What is to be told, if it was not yet."""
         # Not validated: it goes on from what was read, and a count that was near its bound must not end the relay.
         relay = Relay().model_copy(update={**self._counts, "lag_seconds": self._lag_seconds})
-        if relay != self._told:
-            await self._streams.write_relay(self._run_id, relay)
-            self._told = relay
+        return relay if relay != self._told else None
+
+    async def _tell(self) -> None:
+        if (news := self._news()) is not None:
+            await self._streams.write_relay(self._run_id, news)
+            self._told = news
 
 
 def _pieces(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:

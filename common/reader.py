@@ -164,9 +164,9 @@ class Reader:
         if self._pump is not None:
             return self._pump.caught_up
         runner, streams = self._platform.runner, self._platform.streams
-        if not await streams.pumping(self._run_id, self._who, insist=False):
+        if (found := await streams.pumping(self._run_id, self.attempt, self._who, insist=False)) is None:
             return True
-        top, ended = await streams.top(self._run_id, self.attempt)
+        top, ended = found
         if ended and top <= self.top:  # it is behind what is known here, where no reading comes to it
             self._conclude(_LESS if top < self.top else None)
             return True
@@ -199,7 +199,7 @@ class Reader:
                     else:
                         self.current.set()
                         with suppress(Unavailable):  # a full Redis answers, and takes nothing
-                            await self._platform.streams.pumping(self._run_id, self._who, insist=False)
+                            await self._platform.streams.pumping(self._run_id, self.attempt, self._who, insist=False)
                             return
             job = await runner.job(self._run_id)
             # What is not to be had here may be in Redis: that is waited for.

@@ -11,13 +11,16 @@ Recorders stand beside pipelines and may write here what they like: nothing that
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from common.connection import Connection
 from common.errors import Unavailable
 from common.events import BEYOND, LETTERS, NANOSECONDS, ZERO, Line, LineId, stream_of
 from common.models import FollowerCounts, Progress, Relay, Streaming
 from common.settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio.client import Pipeline
 
 _PUMP_SECONDS = 5
 _FOLLOWERS_SECONDS = 15  # several times what passes between two of a process' words
@@ -87,10 +90,7 @@ class Streams:
 
     async def top(self, run_id: str, attempt: int) -> tuple[LineId, bool]:
         """The id of the newest line (0-0 if none), and whether the log ends with it."""
-        newest = await self._newest(self._key(run_id, attempt), 2)
-        ended = bool(newest) and _is_end(newest[0])
-        lines = newest[1:] if ended else newest
-        return _id(lines[0][0]) if lines else ZERO, ended
+        return _top(await self._newest(self._key(run_id, attempt), 2))
 
     async def read(self, run_id: str, attempt: int, after: LineId, count: int, *, block_ms: int = 0) -> Chunk:
         """Up to `count` lines behind `after`; waits up to `block_ms` for the first if there is none."""
@@ -120,11 +120,17 @@ class Streams:
 
     async def write_progress(self, run_id: str, progress: Progress) -> None:
         """Replace what is known of the run's tasks."""
-        await self._replace(run_id, "progress", "p", progress.model_dump_json(), self._ttl_seconds)
+        async with self._connection.use() as client:
+            pipe = client.pipeline(transaction=False)
+            self._replace(pipe, run_id, "progress", "p", progress.model_dump_json(), self._ttl_seconds)
+            await pipe.execute()
 
     async def write_relay(self, run_id: str, relay: Relay) -> None:
         """Replace what is known of the log's way to Redis."""
-        await self._replace(run_id, "relay", "r", relay.model_dump_json(), self._ttl_seconds)
+        async with self._connection.use() as client:
+            pipe = client.pipeline(transaction=False)
+            self._replace(pipe, run_id, "relay", "r", relay.model_dump_json(), self._ttl_seconds)
+            await pipe.execute()
 
     async def relay(self, run_id: str) -> Relay | None:
         """What was last written of it; None also where that is no such thing."""
@@ -156,29 +162,35 @@ class Streams:
     def _followers(self, run_id: str) -> str:
         return f"{self._prefix}:followers:{run_id}"
 
-    async def _replace(self, run_id: str, part: str, field: str, value: str, ttl_seconds: int) -> None:
+    def _replace(self, pipe: "Pipeline", run_id: str, part: str, field: str, value: str, ttl_seconds: int) -> None:
         """Have a stream hold one entry, for so long."""
         key = self._key(run_id, part)
-        async with self._connection.use() as client:
-            pipe = client.pipeline(transaction=False)
-            pipe.xadd(key, {field: value}, maxlen=1, approximate=False)
-            pipe.expire(key, ttl_seconds)
-            await pipe.execute()
+        pipe.xadd(key, {field: value}, maxlen=1, approximate=False)
+        pipe.expire(key, ttl_seconds)
 
     async def _newest(self, key: str, count: int, below: str = "+") -> list[_Entry]:
         async with self._connection.use() as client:
             return cast("list[_Entry]", await client.xrevrange(key, max=below, count=count))
 
-    async def pumping(self, run_id: str, who: str, *, insist: bool) -> bool:
-        """Say that `who` relays the run's log, for the next seconds; whether it does.
+    async def pumping(
+        self, run_id: str, attempt: int, who: str, *, insist: bool, relay: Relay | None = None
+    ) -> tuple[LineId, bool] | None:
+        """Say that `who` relays the run's log, for the next seconds, and what has come of it, if that is news.
 
-        Advice only, to spare work: without `insist` it is left to whoever else said so lately. A stream of one entry:
-        a recorder may append to streams, and write nothing else.
+        The answer is that of `top`, or None where it is left to another. Advice only, to spare work: without `insist`
+        it is left to whoever else said so lately. In streams of one entry: a recorder may append to those, and write
+        nothing else. In one round trip, where somebody insists: lines wait meanwhile.
         """
         if not insist and await self._pumped(run_id, besides=who):
-            return False
-        await self._replace(run_id, "pump", "who", who, _PUMP_SECONDS)
-        return True
+            return None
+        async with self._connection.use() as client:
+            pipe = client.pipeline(transaction=False)
+            self._replace(pipe, run_id, "pump", "who", who, _PUMP_SECONDS)
+            if relay is not None:
+                self._replace(pipe, run_id, "relay", "r", relay.model_dump_json(), self._ttl_seconds)
+            pipe.xrevrange(self._key(run_id, attempt), count=2)
+            *_, newest = await pipe.execute()
+        return _top(newest)
 
     async def _pumped(self, run_id: str, *, besides: str) -> bool:
         """Whether another has said lately that it relays the run's log.
@@ -214,6 +226,13 @@ def _entries(found: object, key: str) -> Sequence[_Entry]:
 def _fields(entry: _Entry) -> dict[bytes, bytes]:
     names_and_values = iter(entry[1])
     return dict(zip(names_and_values, names_and_values, strict=True))
+
+
+def _top(newest: Sequence[_Entry]) -> tuple[LineId, bool]:
+    """What the newest two entries of a log say: the id of the newest line, and whether the log ends with it."""
+    ended = bool(newest) and _is_end(newest[0])
+    lines = newest[1:] if ended else newest
+    return _id(lines[0][0]) if lines else ZERO, ended
 
 
 def _is_end(entry: _Entry) -> bool:

@@ -130,7 +130,7 @@ async def everything(connection: Connection, prefix: str = "nfc") -> None:
     await streams.say_followers("run-a", "me", FollowerCounts(sse=2))
     streaming = Streaming(followers=FollowerCounts(sse=2), tailers=1, relay=Relay(seen=1))
     assert await streams.told("run-a") == Told(Progress(), streaming)
-    assert await streams.pumping("run-a", "me", insist=False)
+    assert await streams.pumping("run-a", 1, "me", insist=False, relay=Relay(seen=1)) == (more[-1].id, False)
     ticket = await tickets.issue(Caller("ada", "read"))
     assert await tickets.redeem(ticket) == Caller("ada", "read")
     allowance = await Limiter(settings, connection).count("run", "ada")

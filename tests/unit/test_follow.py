@@ -460,7 +460,7 @@ async def test_what_is_over_is_told_to_its_end(given: World, monkeypatch: pytest
     run_id = given.runner.start()
     given.runner.write(run_id, *texts(3))
     given.runner.end(run_id)
-    await given.process().streams.pumping(run_id, "another", insist=True)
+    await given.process().streams.pumping(run_id, 1, "another", insist=True)
     follower = given.follow(run_id=run_id, follow=False)
     await follower.end()
     assert (follower.texts, follower.kinds) == (texts(3), ["status", "log", "complete"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common import look, presence
-from common.events import GAP
+from common.events import GAP, LineId
 from common.lock import Lock
 from common.metrics import LAG_SECONDS
 from common.models import FollowerCounts, ProcessProgress, Progress, Relay, RunOverview, Streaming
@@ -213,6 +213,32 @@ async def test_what_becomes_of_lines_is_counted(given: World, monkeypatch: pytes
     assert [line.stream for line in given.runner.runs[run_id].lines].count(GAP) == 1
 
 
+async def test_counts_are_told_while_the_run_goes_on(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a second, and only where they are news."""
+    monkeypatch.setattr("common.pump._CLAIM_SECONDS", 0.0)
+    told: list[Relay | None] = []
+    pumping = Streams.pumping
+
+    async def listening(self: Streams, *args: Any, relay: Relay | None, **options: Any) -> tuple[LineId, bool] | None:
+        told.append(relay)
+        return await pumping(self, *args, relay=relay, **options)
+
+    monkeypatch.setattr(Streams, "pumping", listening)
+    run_id = given.runner.start()
+    relaying = asyncio.create_task(relays(given, run_id, "recorder").run())
+    async with asyncio.timeout(10):
+        for count in (3, 8):
+            given.runner.write(run_id, *texts(count - len(given.runner.runs[run_id].lines)))
+            while (relay := (await streaming(given, run_id)).relay) is None or relay.relayed < count:
+                await asyncio.sleep(0)
+            while told[-1] is not None:
+                await asyncio.sleep(0)
+        news = [relay.model_dump_json() for relay in told if relay is not None]
+        assert len(set(news)) == len(news)
+        given.runner.end(run_id)
+        await relaying
+
+
 async def test_who_relays_beside_others_counts_what_they_had(given: World) -> None:
     """Each line is relayed once, and refused wherever else it was seen."""
     run_id = given.runner.start()
@@ -268,7 +294,7 @@ async def test_the_lag_of_a_followed_run_is_a_metric(given: World, monkeypatch: 
     run_id = given.runner.start()
     streams = given.processes[0].streams
     monkeypatch.setattr("common.streams._PUMP_SECONDS", 60)
-    await streams.pumping(run_id, "recorder", insist=True)
+    await streams.pumping(run_id, 1, "recorder", insist=True)
     await streams.write_relay(run_id, Relay(seen=1, lag_seconds=100))
     follower = given.follow()
     await until(given, run_id, {"sse": 1}, tailers=1)

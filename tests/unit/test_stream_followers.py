@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common import follow, reader
-from common.events import Encoded, encode_lines
+from common.events import ZERO, Encoded, LineId, encode_lines
 from common.frames import Lines
 from common.streams import Streams
 from tests.unit.logs import World, asks, eventually
@@ -164,13 +164,13 @@ async def test_a_cancellation_that_is_missed_leaves_nothing_at_work(
     asked = asyncio.Event()
     original = Streams.pumping
 
-    async def pumping(self: Streams, *args: Any, **options: Any) -> bool:
+    async def pumping(self: Streams, *args: Any, **options: Any) -> tuple[LineId, bool] | None:
         if asked.is_set():
             return await original(self, *args, **options)
         asked.set()
         with suppress(asyncio.CancelledError):  # as redis-py loses one that meets a reply
             await asyncio.sleep(60)
-        return True
+        return ZERO, False
 
     monkeypatch.setattr(Streams, "pumping", pumping)
     before = given.tasks()

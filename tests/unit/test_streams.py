@@ -10,7 +10,7 @@ import pytest
 from common.connection import Connection
 from common.errors import Unavailable
 from common.events import ZERO, Line, LineId, line_event
-from common.models import FollowerCounts, ProcessProgress, Progress
+from common.models import FollowerCounts, ProcessProgress, Progress, Relay
 from common.settings import Settings
 from common.streams import Streams
 from tests.unit.samples import RUN_ID
@@ -88,11 +88,11 @@ async def test_a_progress_that_is_none_is_not_known(client: "Redis", streams: St
 
 async def test_a_log_is_left_to_who_relays_it(client: "Redis", streams: Streams) -> None:
     """Until that is some seconds ago; who insists does not ask."""
-    assert await streams.pumping(RUN_ID, "one", insist=False)
-    assert await streams.pumping(RUN_ID, "one", insist=False)
-    assert not await streams.pumping(RUN_ID, "other", insist=False)
-    assert await streams.pumping(RUN_ID, "recorder", insist=True)
-    assert not await streams.pumping(RUN_ID, "one", insist=False)
+    assert await streams.pumping(RUN_ID, 1, "one", insist=False)
+    assert await streams.pumping(RUN_ID, 1, "one", insist=False)
+    assert not await streams.pumping(RUN_ID, 1, "other", insist=False)
+    assert await streams.pumping(RUN_ID, 1, "recorder", insist=True)
+    assert not await streams.pumping(RUN_ID, 1, "one", insist=False)
     assert 0 < await client.ttl(PUMP) <= 5
     assert await client.xlen(PUMP) == 1
 
@@ -102,13 +102,27 @@ async def test_a_claim_that_does_not_end_is_no_claim(client: "Redis", streams: S
     """Whoever made it went before it had an expiry, or it is of a clock that is not Redis' any more."""
     at = await now_ms(client) + 1000 * seconds
     await client.xadd(PUMP, {"who": "gone"}, id=f"{at}-0")
-    assert await streams.pumping(RUN_ID, "one", insist=False)
+    assert await streams.pumping(RUN_ID, 1, "one", insist=False)
 
 
 async def test_a_claim_of_a_moment_ago_needs_no_expiry(client: "Redis", streams: Streams) -> None:
     """It is made in two steps, and the second may be still to come."""
     await client.xadd(PUMP, {"who": "recorder"})
-    assert not await streams.pumping(RUN_ID, "one", insist=False)
+    assert not await streams.pumping(RUN_ID, 1, "one", insist=False)
+
+
+async def test_who_relays_a_log_hears_how_far_it_is(streams: Streams) -> None:
+    """As `top` tells it, with or without the log's end; what has come of it is told along with that."""
+    assert await streams.pumping(RUN_ID, 1, "one", insist=False) == (ZERO, False)
+    for end in (False, True):
+        fresh = lines(b"x", start=1 + end)
+        await streams.append(RUN_ID, 1, (await streams.top(RUN_ID, 1))[0], fresh, end=end)
+        relay = Relay(seen=1 + end)
+        assert await streams.pumping(RUN_ID, 1, "one", insist=True, relay=relay) == (fresh[-1].id, end)
+        assert await streams.top(RUN_ID, 1) == (fresh[-1].id, end)
+        assert await streams.relay(RUN_ID) == relay
+    await streams.pumping(RUN_ID, 1, "one", insist=True)
+    assert await streams.relay(RUN_ID) == Relay(seen=2)
 
 
 def lines(*texts: bytes, start: int = 1) -> list[Line]:

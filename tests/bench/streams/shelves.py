@@ -71,7 +71,7 @@ async def _fill(run_id: str, runs: int, lines: int) -> None:
 
 async def _claim(streams: Streams, run_id: str) -> None:
     while True:
-        await streams.pumping(run_id, "bench", insist=True)
+        await streams.pumping(run_id, 1, "bench", insist=True)
         await asyncio.sleep(_CLAIM_SECONDS)
 
 

@@ -62,7 +62,7 @@ async def write(streams: Streams, pace: Pace, begun: asyncio.Event) -> None:
 async def claim(streams: Streams, pace: Pace) -> None:
     """Say that this log is relayed."""
     while True:
-        await streams.pumping(pace.run_id, "bench", insist=True)
+        await streams.pumping(pace.run_id, 1, "bench", insist=True)
         await asyncio.sleep(_CLAIM_SECONDS)
 
 
