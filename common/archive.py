@@ -170,8 +170,11 @@ class Reader:
         return True
 
     def _stems(self) -> list[str]:
-        names = (path.name for path in self._directory.glob("*.log*"))
-        return sorted({name.partition(".")[0] for name in names if not name.endswith(".tmp")})
+        try:
+            names = os.listdir(self._directory)  # for each batch of lines, so not by way of Path
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted({name.partition(".")[0] for name in names if name.endswith((".log", ".log.gz"))})
 
 
 def read(directory: Path, after: LineId = ZERO) -> Iterator[Line]:

@@ -125,7 +125,7 @@ class Recorder:
         self._trace = Trace(trace)
         self._fold = Fold()
         self._changed = False
-        self._written = 0.0
+        self._looked = 0.0  # at the trace
 
     async def run(self) -> None:
         """Record until there is nothing more to record."""
@@ -190,8 +190,12 @@ class Recorder:
 
     async def _write_progress(self, *, at_once: bool = False) -> None:
         """Write down the tasks' progress if it changed, to the run's directory and to Redis."""
+        now = time.monotonic()
+        if now - self._looked < _PROGRESS_SECONDS and not at_once:
+            return
+        self._looked = now
         self._take_rows()
-        if self._changed and (at_once or time.monotonic() - self._written >= _PROGRESS_SECONDS):
+        if self._changed:
             await self._tell(self._keep_progress())
 
     def _keep_progress(self) -> Progress:
@@ -199,7 +203,7 @@ class Recorder:
         temporary = self._progress_file.with_suffix(".tmp")
         temporary.write_text(progress.model_dump_json(), "utf-8")
         temporary.replace(self._progress_file)
-        self._changed, self._written = False, time.monotonic()
+        self._changed = False
         return progress
 
     async def _tell(self, progress: Progress) -> None:

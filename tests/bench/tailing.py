@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from statistics import median, quantiles
 
+from common.kube.objects import OPENING
 from tests.bench.report import Row
 from tests.cluster.release import HELD_LOG, Caller, Release
 
@@ -63,13 +64,19 @@ async def _rounds(release: Release, say: Callable[[str], None]) -> list[tuple[li
 
 async def _round(release: Release, caller: Caller) -> tuple[list[float], list[float]]:
     run_id = await caller.started(_SAYS)
+    await caller.ready(run_id)  # kubectl does not wait for it
     there = asyncio.Barrier(3)
-    sides = [asyncio.create_task(_ages(lines, there)) for lines in (_ours(caller, run_id), _kubectl(release, run_id))]
+    async with asyncio.TaskGroup() as sides:
+        ours = sides.create_task(_ages(_ours(caller, run_id), there))
+        theirs = sides.create_task(_ages(_kubectl(release, run_id), there))
+        sides.create_task(_let(release, run_id, there))
+    await caller.ended(run_id)
+    return ours.result(), theirs.result()
+
+
+async def _let(release: Release, run_id: str, there: asyncio.Barrier) -> None:
     await there.wait()
     await asyncio.to_thread(release.let, run_id)
-    ours, theirs = await asyncio.gather(*sides)
-    await caller.ended(run_id)
-    return ours, theirs
 
 
 async def _ages(lines: AsyncIterator[str], there: asyncio.Barrier) -> list[float]:
@@ -92,5 +99,6 @@ async def _kubectl(release: Release, run_id: str) -> AsyncIterator[str]:
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     async for line in process.stdout:
-        yield line.decode().rstrip("\n")
+        if (said := line.decode().rstrip("\n")) != OPENING:
+            yield said
     await process.wait()
