@@ -12,6 +12,8 @@ export PORT STATE_DIR SEEDS FOLLOW_SEEDS
 BIN := .venv/bin
 # Tests that start nothing that wants a processor for itself: any two run beside each other, of the others two files.
 BESIDE := tests/unit tests/functions tests/bench tests/simulation tests/fuzz
+# What is done to the cluster's node itself is done alone; of the other tests of an installation, two have one each.
+ALONE := tests/chaos/test_node.py tests/cluster/installed/test_logs.py
 TOO_OLD = "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Try make PYTHON=python3.12"
 
 .DEFAULT_GOAL := help
@@ -60,7 +62,8 @@ images: ## Build the image and those of the cluster tests, and load them into th
 
 test-cluster: setup images ## Test on the cluster of KUBECONFIG, in namespaces nfc-* (TEST_INGRESS=127.0.0.1:8080)
 	TEST_CLUSTER=1 $(BIN)/pytest tests/contract tests/cluster/bare tests/chaos --ignore tests/chaos/test_node.py -m cluster -n 4
-	TEST_CLUSTER=1 $(BIN)/pytest tests/chaos/test_node.py tests/cluster/installed -m cluster
+	TEST_CLUSTER=1 $(BIN)/pytest $(ALONE) -m cluster
+	TEST_CLUSTER=1 $(BIN)/pytest tests/cluster/installed $(ALONE:%=--ignore %) -m cluster -n 2 --dist loadfile
 
 bench: setup ## Cold starts, throughput and memory beside the bare minimum (3 minutes, an idle machine)
 	@$(BIN)/python -m tests.bench
