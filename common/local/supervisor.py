@@ -20,6 +20,7 @@ start is waited for: it imports little, and all of it at the start, for the inst
 
 import json
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -128,7 +129,7 @@ class Supervisor:
     def _read(self, seconds: float) -> None:
         """Bring to the log what is in the pipes, waiting for it so long."""
         if self._log.blocked or not self._pipes.get_map():
-            time.sleep(seconds)
+            _pause(seconds)
         else:
             for key, _ in self._pipes.select(seconds):
                 data = os.read(key.fd, _READ_BYTES)
@@ -212,7 +213,7 @@ class Supervisor:
             told = end if whole else replace(end, message=f"{end.message or ''} {_LOG_CUT}".lstrip())
             if _write_end(self._orders, self._locks, told, self._started_at):
                 return
-            time.sleep(_RETRY_SECONDS)
+            _pause(_RETRY_SECONDS)
 
     def _let_record(self) -> None:
         """Have the recorder take in all of the log and of the tasks, as a pod does that ends after its sidecars.
@@ -224,7 +225,7 @@ class Supervisor:
             with suppress(OSError):
                 self._orders.log_whole.touch()
         while not (self._orders.directory / _RECORDED).exists() and time.monotonic() < self._recorded_by:
-            time.sleep(_ENDING_TURN_SECONDS)
+            _pause(_ENDING_TURN_SECONDS)
 
     def _tell_to_end(self, _number: int, _frame: FrameType | None) -> None:
         self._told_to_end = True
@@ -303,7 +304,7 @@ def _guard(orders: Orders, locks: Locks) -> None:
     if status:
         processes.end(lambda: processes.family(orders.run_id, but=recorder), orders.grace_seconds)
         while not _write_end(orders, locks, End("Failed", _now(), message=LOST, clean=True)):
-            time.sleep(_RETRY_SECONDS)
+            _pause(_RETRY_SECONDS)
 
 
 def _wait(inner: int, orders: Orders) -> tuple[int, int | None]:
@@ -321,7 +322,7 @@ def _wait(inner: int, orders: Orders) -> tuple[int, int | None]:
         if recorder and pid == recorder.pid and status:
             again_at, pause = time.monotonic() + pause, min(2 * pause, _RECORDER_MOST_SECONDS)
         elif not pid:
-            time.sleep(_TURN_SECONDS)
+            _pause(_TURN_SECONDS)
         if time.monotonic() >= again_at:
             recorder, again_at = processes.start_recorder(orders), float("inf")
 
@@ -361,6 +362,11 @@ def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
 def _answer(line: str) -> None:
     with suppress(BrokenPipeError):  # the launcher is gone; what was done is done
         os.write(sys.stdout.fileno(), f"{line}\n".encode())
+
+
+def _pause(seconds: float) -> None:
+    """Wait so long, whatever the wall clock does: what sets it wrong for tests, libfaketime, breaks `time.sleep`."""
+    select.select((), (), (), seconds)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
