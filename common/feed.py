@@ -161,8 +161,7 @@ class Feed:
     async def close(self) -> None:
         """Stop reading."""
         await end(self._tasks)
-        await end(self._pages.reading())
-        await asyncio.gather(self._reader.close(), self.presence.withdraw(), *self._closing)
+        await asyncio.gather(self._pages.close(), self._reader.close(), self.presence.withdraw(), *self._closing)
 
     def announce(self) -> None:
         """Wake every follower, as something has changed."""

@@ -18,9 +18,12 @@ from common.frames import Lines, Notice, gap
 from common.metrics import LINES_LOST
 from common.platform import Platform
 from common.pump import is_readable, reading
+from common.streams import Chunk
+from common.tasks import end
 
 PAGE_LINES = 500
 _PAGES = 8
+_AHEAD = 4
 _RUNNER_PAGE_LINES = 20_000  # each page from there has to be looked for first
 _RUNNER_PAGE_BYTES = 2 * 1024 * 1024
 _QUIET_SECONDS = 1.0
@@ -43,6 +46,7 @@ class Pages:
         self._platform = platform
         self._run_id = run_id
         self._pages: dict[Place, asyncio.Task[Lines | End]] = {}
+        self._ahead: dict[Place, asyncio.Task[Chunk | None]] = {}  # what Redis is asked for before anybody asks for it
         self._trimmed: dict[int, LineId] = {}  # by attempt: up to where Redis need not be asked for the next page
 
     async def after(self, place: Place, until: LineId | None) -> Lines | End:
@@ -58,9 +62,10 @@ class Pages:
                 del self._pages[next(iter(self._pages))]
         return await asyncio.shield(page)  # others may wait for it
 
-    def reading(self) -> "list[asyncio.Task[Lines | End]]":
-        """The pages that are being read."""
-        return [page for page in self._pages.values() if not page.done()]
+    async def close(self) -> None:
+        """Stop reading."""
+        while left := [task for task in (*self._pages.values(), *self._ahead.values()) if not task.done()]:
+            await end(left)  # whoever has missed a cancellation may have begun to read ahead
 
     async def tail(self, attempt: int, count: int, newest: LineId | None) -> tuple[LineId, int]:
         """The place from which `count` lines are left in an attempt, and how many it has too few.
@@ -103,7 +108,7 @@ class Pages:
         asked = behind >= trimmed
         if asked:
             try:
-                chunk = await self._platform.streams.read(self._run_id, attempt, behind, PAGE_LINES)
+                chunk = await self._read(place, until)
                 if chunk.lines:
                     return Lines(self._run_id, attempt, behind, tuple(chunk.lines))
                 if chunk.ended and until is None:
@@ -127,6 +132,31 @@ class Pages:
             LINES_LOST.inc()
             return End(gap(Cursor(self._run_id, *place), _LOST_REST.format(attempt)))
         return Lines(self._run_id, attempt, behind, (_lost(until),))
+
+    async def _read(self, place: Place, until: LineId | None) -> Chunk:
+        """The next lines that Redis holds. Who gets a whole page will want the next, which is asked for meanwhile.
+
+        Of what was read ahead lines alone are taken: they alone stay true.
+        """
+        ahead = self._ahead.pop(place, None)
+        chunk = await ahead if ahead else None
+        if chunk is None or not chunk.lines:
+            chunk = await self._platform.streams.read(self._run_id, *place, PAGE_LINES)
+        if len(chunk.lines) == PAGE_LINES and (until is None or chunk.last < until):
+            self._read_ahead(Place(place.attempt, chunk.last))
+        return chunk
+
+    def _read_ahead(self, place: Place) -> None:
+        oldest = next(iter(self._ahead), None)
+        if len(self._ahead) == _AHEAD and oldest is not None and self._ahead[oldest].done():
+            del self._ahead[oldest]  # of who has left, or is slow
+        if len(self._ahead) < _AHEAD and place not in self._ahead:
+            self._ahead[place] = asyncio.create_task(self._looked_up(place))
+
+    async def _looked_up(self, place: Place) -> Chunk | None:
+        with suppress(Unavailable):
+            return await self._platform.streams.read(self._run_id, *place, PAGE_LINES)
+        return None
 
     async def _from_runner(self, attempt: int, behind: LineId, trimmed: LineId) -> Sequence[Line]:
         """Lines behind `behind`, not beyond `trimmed` if that is ahead; none where its log has no more."""
