@@ -75,9 +75,7 @@ class Told:
         if after is not None and after.line is not None and known:
             index = ledger.behind(run_id, after.attempt, after.line)
             if self.next is None or self._is_new(run_id):
-                self._go(run_id, after.attempt, index)
-                if after.line in ledger.gaps:  # whoever has this cursor was told of the gap
-                    self._gap = Gap(ledger.gaps[after.line], {})
+                self._go_behind(run_id, after.attempt, after.line)
             elif (run_id, after.attempt, index) != (self.run_id, self.attempt, self.next):
                 self._break(f"its cursor {after} is not where it was: {self.attempt}, {self.next}")
         elif query.tail is not None:
@@ -92,6 +90,12 @@ class Told:
     def _go(self, run_id: str, attempt: int, index: int) -> None:
         self.run_id, self.attempt, self.next = run_id, attempt, index
         self._gap = None
+
+    def _go_behind(self, run_id: str, attempt: int, line: LineId) -> None:
+        ledger = self._world.ledger
+        self._go(run_id, attempt, ledger.behind(run_id, attempt, line))
+        if line in ledger.gaps:  # it stands for lines whose ids may be above its own: they are not told behind it
+            self._gap = Gap(ledger.gaps[line], {})
 
     # Frames.
 
@@ -176,7 +180,7 @@ class Told:
         assert cursor.line is not None
         index = ledger.behind(self.run_id, cursor.attempt, cursor.line)
         if self._tail is not None:
-            self._go(self.run_id, cursor.attempt, index)
+            self._go_behind(self.run_id, cursor.attempt, cursor.line)
             count, _ = self._tail
             # It may hold more than was asked for, where what it was counted from was behind; never less.
             left = ledger.left(self.run_id, cursor.attempt, index)
