@@ -193,8 +193,9 @@ async def rest(log: Log, kept: Kept) -> Batches:
     if kept.whole or log.ended or (log.complete and log.told == ZERO and not log.opens):
         yield log.fresh(log.tail)  # it is there, be it that it is empty
         return
-    end = log.over if log.complete and log.told == ZERO else log.told  # an empty file is the last one of several
-    if end not in (ZERO, log.told.closing()):  # said once, however often it is read from there
+    # An empty file is the last one of several: as far on as can be, as others may know more of what was before.
+    end = max(log.over, log.told) if log.complete else log.told
+    if end != ZERO and end.closing() > log.told:  # said once, however often it is read from there
         LINES_LOST.inc()
         yield [*log.fresh(log.tail), log.gap(end.closing(), _CUT)]
 

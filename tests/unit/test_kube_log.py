@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
 
 import pytest
 
 from common.errors import Unavailable
-from common.events import BEYOND, GAP, ZERO, Line, LineId
+from common.events import BEYOND, GAP, ZERO, Line, LineId, utc
 from common.kube import head
 from common.kube import log as logs
 from common.kube.archive import ArchiveClient, Kept, Page
@@ -439,6 +440,20 @@ async def test_an_empty_file_that_was_followed_to_its_end_does_not_tell_what_was
     log, nothing = logs.Log(at(2)), Kept(None, RUN_ID, 1)
     batches = [logs.read(Kubelet(("running", [b""])), "/pods", RUNS, log, nothing), logs.rest(log, nothing)]
     assert told([line for some in batches async for batch in some for line in batch]) == ["-"]
+
+
+async def test_what_a_last_file_leaves_open_is_behind_what_others_have_read() -> None:
+    """A recorder that came late knows less than Redis, where a gap behind what it knows would be nothing new."""
+    log, nothing = logs.Log(at(2)), Kept(None, RUN_ID, 1)
+    kubelet = Kubelet(("terminated", [b""]), ("terminated", [b""]))
+    pod = a_pod(terminated={"finishedAt": utc(datetime.fromtimestamp(at(9).ms // 1000, UTC))}) | {
+        "metadata": {"name": "x"}
+    }
+    batches = [logs.read(kubelet, "/pods", pod, log, nothing), logs.rest(log, nothing)]
+    (gap,) = [line for some in batches async for batch in some for line in batch]
+    assert gap.stream == GAP
+    assert gap.id > at(9)
+    assert [batch async for batch in logs.rest(log, nothing)] == [], "it is said once"
 
 
 async def test_a_recorder_that_is_ended_takes_what_is_there_for_the_whole_log() -> None:
