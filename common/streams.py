@@ -120,17 +120,11 @@ class Streams:
 
     async def write_progress(self, run_id: str, progress: Progress) -> None:
         """Replace what is known of the run's tasks."""
-        async with self._connection.use() as client:
-            pipe = client.pipeline(transaction=False)
-            self._replace(pipe, run_id, "progress", "p", progress.model_dump_json(), self._ttl_seconds)
-            await pipe.execute()
+        await self._replace(run_id, "progress", "p", progress.model_dump_json())
 
     async def write_relay(self, run_id: str, relay: Relay) -> None:
         """Replace what is known of the log's way to Redis."""
-        async with self._connection.use() as client:
-            pipe = client.pipeline(transaction=False)
-            self._replace(pipe, run_id, "relay", "r", relay.model_dump_json(), self._ttl_seconds)
-            await pipe.execute()
+        await self._replace(run_id, "relay", "r", relay.model_dump_json())
 
     async def relay(self, run_id: str) -> Relay | None:
         """What was last written of it; None also where that is no such thing."""
@@ -162,7 +156,13 @@ class Streams:
     def _followers(self, run_id: str) -> str:
         return f"{self._prefix}:followers:{run_id}"
 
-    def _replace(self, pipe: "Pipeline", run_id: str, part: str, field: str, value: str, ttl_seconds: int) -> None:
+    async def _replace(self, run_id: str, part: str, field: str, value: str) -> None:
+        async with self._connection.use() as client:
+            pipe = client.pipeline(transaction=False)
+            self._put(pipe, run_id, part, field, value, self._ttl_seconds)
+            await pipe.execute()
+
+    def _put(self, pipe: "Pipeline", run_id: str, part: str, field: str, value: str, ttl_seconds: int) -> None:
         """Have a stream hold one entry, for so long."""
         key = self._key(run_id, part)
         pipe.xadd(key, {field: value}, maxlen=1, approximate=False)
@@ -185,9 +185,9 @@ class Streams:
             return None
         async with self._connection.use() as client:
             pipe = client.pipeline(transaction=False)
-            self._replace(pipe, run_id, "pump", "who", who, _PUMP_SECONDS)
+            self._put(pipe, run_id, "pump", "who", who, _PUMP_SECONDS)
             if relay is not None:
-                self._replace(pipe, run_id, "relay", "r", relay.model_dump_json(), self._ttl_seconds)
+                self._put(pipe, run_id, "relay", "r", relay.model_dump_json(), self._ttl_seconds)
             pipe.xrevrange(self._key(run_id, attempt), count=2)
             *_, newest = await pipe.execute()
         return _top(newest)

@@ -178,8 +178,8 @@ async def read(api: Api, pods: str, pod: Object, log: Log, kept: Kept, *, over: 
 
 def _behind(pod: Object) -> int:
     """A time behind all that a head has said, in ns."""
-    ended = reading.ended_at(pod)
-    return time.time_ns() if ended is None else (round(ended.timestamp()) + 1) * 1_000_000_000
+    ended = reading.ended_at(pod)  # whole seconds; who does not know it yet comes later, and puts it no further back
+    return (time.time_ns() // 1_000_000_000 + 1 if ended is None else round(ended.timestamp()) + 1) * 1_000_000_000
 
 
 async def rest(log: Log, kept: Kept) -> Batches:
@@ -193,8 +193,8 @@ async def rest(log: Log, kept: Kept) -> Batches:
     if kept.whole or log.ended or (log.complete and log.told == ZERO and not log.opens):
         yield log.fresh(log.tail)  # it is there, be it that it is empty
         return
-    # An empty file is the last one of several: as far on as can be, as others may know more of what was before.
-    end = max(log.over, log.told) if log.complete else log.told
+    # As far on as can be where the last file is empty: others may know more of what was before it.
+    end = max(log.over, log.told)
     if end != ZERO and end.closing() > log.told:  # said once, however often it is read from there
         LINES_LOST.inc()
         yield [*log.fresh(log.tail), log.gap(end.closing(), _CUT)]

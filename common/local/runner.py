@@ -30,7 +30,7 @@ from pydantic import ValidationError
 from common.errors import Conflict, Invalid, NotAllowed, OutcomeUnknown, Unavailable
 from common.events import ZERO, Line, LineId
 from common.jobs import Holder, Job, Lease
-from common.local.state import PATIENCE_SECONDS, Files, JobFile, LeaseFile, Orders, State, check_unchanged, log_whole
+from common.local.state import PATIENCE_SECONDS, Files, JobFile, LeaseFile, Orders, State, check_unchanged
 from common.models import CancelMark, Progress, RunRecord, RunRequest
 from common.names import is_run_id
 from common.settings import Settings
@@ -254,8 +254,7 @@ class LocalRunner:
             if final:
                 break
             # Looked up before the read that finds nothing more: nothing written in between is lost.
-            whole = log_whole(self._state.run(run_id)).exists()
-            found = await self._do(lambda files: _look(files, run_id))
+            found, whole = await self._do(lambda files: (_look(files, run_id), files.has_whole_log(run_id)))
             final = whole or found is None or uid not in (None, found.uid) or found.sealed or found.end is not None
             uid = found.uid if found else uid
             if not final:
@@ -268,10 +267,8 @@ class LocalRunner:
             yield rest
 
     async def final(self, run_id: str, attempt: int) -> bool | None:
-        if is_run_id(run_id) and log_whole(self._state.run(run_id)).exists():
-            return True
         job = await self.job(run_id)
-        return None if job is None else job.ended
+        return None if job is None else job.ended or await self._do(lambda files: files.has_whole_log(run_id))
 
     async def progress(self, run_id: str) -> Progress | None:
         if not is_run_id(run_id):

@@ -212,6 +212,10 @@ class Files:
         """Whether the run's supervisor lives."""
         return _is_held(self._state.run(run_id) / "supervised.lock")
 
+    def has_whole_log(self, run_id: str) -> bool:
+        """Whether nothing more comes to the run's log."""
+        return log_whole(self._state.run(run_id)).exists()
+
 
 @dataclass(frozen=True)
 class State:
@@ -311,10 +315,6 @@ class Orders:
     @property
     def directory(self) -> Path:
         return self.state.run(self.run_id)
-
-    @property
-    def log_whole(self) -> Path:
-        return log_whole(self.directory)
 
 
 def log_whole(run: Path) -> Path:

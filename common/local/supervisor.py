@@ -20,7 +20,6 @@ start is waited for: it imports little, and all of it at the start, for the inst
 
 import json
 import os
-import select
 import selectors
 import signal
 import subprocess
@@ -38,7 +37,7 @@ from psutil import Process
 from common.errors import Conflict, OutcomeUnknown, Unavailable
 from common.local import processes
 from common.local.log import Log
-from common.local.state import LOST, PATIENCE_SECONDS, End, JobFile, Lock, Orders, check_unchanged
+from common.local.state import LOST, PATIENCE_SECONDS, End, JobFile, Lock, Orders, check_unchanged, log_whole
 
 _LOG_CUT = "The end of its log could not be written."
 _RECORDED = Path("archive", "1", "end")  # what the recorder writes last; common.archive takes long to import
@@ -88,7 +87,6 @@ class Supervisor:
         self._force_at: float | None = None  # when a head that was asked to end is killed
         self._exited: tuple[int, str] | None = None  # the head's exit code as waitpid tells it, and when
         self._childless = False
-        self._recorded_by: float | None = None  # when the recorder is waited for no longer
         self._ending: processes.Ending | None = None  # of what the head has left behind
 
     def run(self) -> None:
@@ -129,7 +127,7 @@ class Supervisor:
     def _read(self, seconds: float) -> None:
         """Bring to the log what is in the pipes, waiting for it so long."""
         if self._log.blocked or not self._pipes.get_map():
-            _pause(seconds)
+            time.sleep(seconds)
         else:
             for key, _ in self._pipes.select(seconds):
                 data = os.read(key.fd, _READ_BYTES)
@@ -206,26 +204,25 @@ class Supervisor:
 
     def _finish(self, end: End) -> None:
         """Make the log final, then write the end; with a full disk, as soon as it is not."""
+        whole = False
         while True:
-            whole = self._drain() and self._log.finish()
-            if whole and self._orders.recorder:
+            if not whole and (whole := self._drain() and self._log.finish()) and self._orders.recorder:
                 self._let_record()
             told = end if whole else replace(end, message=f"{end.message or ''} {_LOG_CUT}".lstrip())
             if _write_end(self._orders, self._locks, told, self._started_at):
                 return
-            _pause(_RETRY_SECONDS)
+            time.sleep(_RETRY_SECONDS)
 
     def _let_record(self) -> None:
         """Have the recorder take in all of the log and of the tasks, as a pod does that ends after its sidecars.
 
-        Who is told the end would be told of tasks that still run otherwise. It is waited for once.
+        Who is told the end would be told of tasks that still run otherwise.
         """
-        if self._recorded_by is None:
-            self._recorded_by = time.monotonic() + _RECORDED_SECONDS
-            with suppress(OSError):
-                self._orders.log_whole.touch()
-        while not (self._orders.directory / _RECORDED).exists() and time.monotonic() < self._recorded_by:
-            _pause(_ENDING_TURN_SECONDS)
+        with suppress(OSError):
+            log_whole(self._orders.directory).touch()
+        give_up_at = time.monotonic() + _RECORDED_SECONDS
+        while not (self._orders.directory / _RECORDED).exists() and time.monotonic() < give_up_at:
+            time.sleep(_ENDING_TURN_SECONDS)
 
     def _tell_to_end(self, _number: int, _frame: FrameType | None) -> None:
         self._told_to_end = True
@@ -304,7 +301,7 @@ def _guard(orders: Orders, locks: Locks) -> None:
     if status:
         processes.end(lambda: processes.family(orders.run_id, but=recorder), orders.grace_seconds)
         while not _write_end(orders, locks, End("Failed", _now(), message=LOST, clean=True)):
-            _pause(_RETRY_SECONDS)
+            time.sleep(_RETRY_SECONDS)
 
 
 def _wait(inner: int, orders: Orders) -> tuple[int, int | None]:
@@ -322,7 +319,7 @@ def _wait(inner: int, orders: Orders) -> tuple[int, int | None]:
         if recorder and pid == recorder.pid and status:
             again_at, pause = time.monotonic() + pause, min(2 * pause, _RECORDER_MOST_SECONDS)
         elif not pid:
-            _pause(_TURN_SECONDS)
+            time.sleep(_TURN_SECONDS)
         if time.monotonic() >= again_at:
             recorder, again_at = processes.start_recorder(orders), float("inf")
 
@@ -362,11 +359,6 @@ def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
 def _answer(line: str) -> None:
     with suppress(BrokenPipeError):  # the launcher is gone; what was done is done
         os.write(sys.stdout.fileno(), f"{line}\n".encode())
-
-
-def _pause(seconds: float) -> None:
-    """Wait so long, whatever the wall clock does: what sets it wrong for tests, libfaketime, breaks `time.sleep`."""
-    select.select((), (), (), seconds)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

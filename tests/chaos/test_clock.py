@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.conftest import Judge
 from tests.chaos.midrun import followed
-from tests.chaos.places import Local
+from tests.chaos.places import SITE, Local
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +27,7 @@ def clock(file: Path) -> dict[str, str]:
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "FAKETIME_DONT_RESET": "1",
+        "PYTHONPATH": str(SITE),
     }
 
 

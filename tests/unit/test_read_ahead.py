@@ -75,6 +75,16 @@ async def page(of: Pages, after: LineId, until: LineId | None = None) -> Lines:
     return found
 
 
+async def first_page(of: Pages, asked: Asked, then: Exception | asyncio.Event) -> Lines:
+    """The first page, where Redis gives `then` to who asks it next."""
+    asked.answer = waiting = asyncio.Event()
+    first = asyncio.create_task(page(of, ZERO))
+    await eventually(lambda: asked.places)
+    asked.answer = then
+    waiting.set()
+    return await first
+
+
 async def test_the_next_page_is_there_when_it_is_wanted(given: World, asked: Asked) -> None:
     """Redis is asked for each but the last, which is not full, once, and before anybody wants it."""
     run_id = await ended(given, 3 * PAGE + 1)
@@ -129,15 +139,10 @@ async def test_a_redis_that_is_away_is_asked_again(given: World, asked: Asked) -
     """Nobody has wanted what it did not answer then."""
     run_id = await ended(given, 2 * PAGE)
     reading = Pages(given.processes[0], run_id)
-    asked.answer = waiting = asyncio.Event()
-    first = asyncio.create_task(page(reading, ZERO))
-    await eventually(lambda: asked.places)
-    asked.answer = Unavailable("redis", "It is away.")
-    waiting.set()
-    await first
+    first = await first_page(reading, asked, Unavailable("redis", "It is away."))
     (ahead,) = reading._ahead.values()
     assert await ahead is None
-    assert len((await page(reading, (await first).last)).lines) == PAGE
+    assert len((await page(reading, first.last)).lines) == PAGE
     await reading.close()
 
 
@@ -170,12 +175,7 @@ async def test_nothing_is_read_on_for_nobody(given: World, asked: Asked) -> None
     """What is being read ahead ends with its feed."""
     run_id = await ended(given, 2 * PAGE)
     reading = Pages(given.processes[0], run_id)
-    asked.answer = first = asyncio.Event()
-    reader = asyncio.create_task(page(reading, ZERO))
-    await eventually(lambda: asked.places)
-    asked.answer = asyncio.Event()  # never set: Redis hangs from here on
-    first.set()
-    await reader
+    await first_page(reading, asked, asyncio.Event())  # never set: Redis hangs from here on
     (ahead,) = reading._ahead.values()
     assert not ahead.done()
     await reading.close()
