@@ -112,7 +112,7 @@ async def test_a_long_log_outlives_the_runtimes_files(release: Release, caller: 
     await asyncio.to_thread(release.let, run_id)
     expected = ["ready", *(f"{n:06} {0:092}" for n in range(1, PARTS * PART_LINES + 1))]
     lines = (await caller.text(run_id)).splitlines()
-    # What the kubelet let go of between two files is a gap; a line that is torn in two there is nothing missing.
+    # What is missing is missing at a gap. (There may be one where nothing is, behind a line torn between two files.)
     whole, at, told, gaps = "".join(expected), 0, 0, 0
     for is_gap, some in groupby(lines, lambda line: line.startswith("# gap: ")):
         piece = "" if is_gap else "".join(some)
