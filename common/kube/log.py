@@ -20,14 +20,13 @@ from common.errors import Unavailable
 from common.events import GAP, ZERO, Line, LineId
 from common.kube import objects, reading
 from common.kube.archive import Kept
-from common.kube.sent import NOTHING, TIME_BYTES, Sent, raw_line
+from common.kube.looks import ROTATION_SECONDS, Looks
+from common.kube.sent import NOTHING, Sent
 from common.kube.transport import Api, Object
 from common.metrics import LINES_LOST
 from common.runner import Batches
 
 _BATCH_LINES = 500
-_ROTATION_SECONDS = 10.0  # after which a kubelet looks, by default, whether a file is to be begun anew
-_FILE_SECONDS = 1.0
 _SILENT_TICKS = 3  # half a second each; the kubelet reads on every second, come what may
 _CLEARED = ("Evicted", "Preempting")
 _OPENING = objects.OPENING.encode()
@@ -49,7 +48,8 @@ class Log:
         complete: the file was read to its end, and gets no more lines.
         ended: a reading went on until the file came to its end, no other was left out, and none has found more since.
         tail: the last line of that reading, or of one that was left, if it never got its newline.
-        ahead: what files begin with that were seen and that the reading has not come to.
+        ahead: what files begin with that were seen and that the reading has not come to, in order: the first line's
+            place, and the second's once that was seen.
         doubted: up to there files may have come and gone since the last look, as that is longer ago than one lasts.
         following: what the next reading begins with, if that misses nothing; ZERO: with whatever it does.
         seen: when that was seen, by the monotonic clock.
@@ -64,7 +64,7 @@ class Log:
         self.complete = False
         self.ended = False
         self.tail: Sequence[Line] = ()
-        self.ahead: list[LineId] = []
+        self.ahead: dict[LineId, LineId | None] = {}
         self.following: LineId | None = None
         self.seen = 0.0
         self.joins = False
@@ -104,7 +104,7 @@ class Log:
 
     def joined(self, following: LineId | None) -> LineId | None:
         """What is still to follow; None once this process has slept: a file that was empty may have come and gone."""
-        return None if following == ZERO and time.monotonic() - self.seen > _ROTATION_SECONDS else following
+        return None if following == ZERO and time.monotonic() - self.seen > ROTATION_SECONDS else following
 
     def left_out(self) -> list[LineId]:
         """What the files begin with that were seen and that no reading has come to, in order."""
@@ -209,38 +209,31 @@ async def _followed(api: Api, path: str, log: Log, kept: Kept) -> Batches:
 
 async def _watched(api: Api, path: str, log: Log) -> AsyncGenerator[bytes, None]:
     """What comes of the file and of those after it, until the kubelet sits on another one than the current."""
-    looked, before, ticks = time.monotonic(), None, 0
-    async with aclosing(api.stream(path, **_QUERY, follow="true")) as chunks:
-        async for chunk in chunks:
-            ticks = 0 if chunk else ticks + 1
-            now = time.monotonic()
-            first = await _first(api, path) if now - looked >= _FILE_SECONDS else None
-            if first is not None:
-                if first > log.told if first != ZERO else log.sent.end != NOTHING:  # another file than this reading's
-                    # Told by ticks, as time may pass while nobody takes what has come.
-                    if before == (first, log.sent.end) and ticks >= _SILENT_TICKS:
-                        joins = log.is_known and log.left_out() in ([], [first])
-                        log.following, log.seen = first if joins else None, now
-                        log.tail = log.rest()
-                        return
-                    if now - looked > _ROTATION_SECONDS:
-                        log.doubted = first if first != ZERO else log.told.next()
-                    if first != ZERO and first not in log.ahead:
-                        log.ahead.append(first)
-                looked, found = now, (first, log.sent.end)
-                if found != before:
-                    before, ticks = found, 0
-            yield chunk
-    log.follow_ended(seen=time.monotonic() - looked <= _ROTATION_SECONDS)
-
-
-async def _first(api: Api, path: str) -> LineId | None:
-    """What the current file begins with: ZERO, where it is empty; None where that is not to be had."""
-    with suppress(Unavailable):
-        chunks = [chunk async for chunk in api.stream(path, **_QUERY, limitBytes=str(TIME_BYTES))]
-        line = raw_line(b"".join(chunks))
-        return LineId.of_time(line.at_ns) if line is not None else ZERO
-    return None
+    before, ticks, looks = None, 0, Looks(api, path, _QUERY)
+    try:
+        async with aclosing(api.stream(path, **_QUERY, follow="true")) as chunks:
+            async for chunk in chunks:
+                ticks = 0 if chunk else ticks + 1
+                while (begins := await looks.news()) is not None:
+                    first, second, late = begins
+                    found = (first, log.sent.end)
+                    if first > log.told if first != ZERO else log.sent.end != NOTHING:  # another than this reading's
+                        # Told by ticks, as time may pass while nobody takes what has come.
+                        if before == found and ticks >= _SILENT_TICKS:
+                            joins = log.is_known and log.left_out() in ([], [first])
+                            log.following, log.seen = first if joins else None, looks.at
+                            log.tail = log.rest()
+                            return
+                        if late:
+                            log.doubted = first if first != ZERO else log.told.next()
+                        if first != ZERO:
+                            log.ahead[first] = second
+                    if found != before:
+                        before, ticks = found, 0
+                yield chunk
+        log.follow_ended(seen=time.monotonic() - looks.at <= ROTATION_SECONDS)
+    finally:
+        await looks.close()
 
 
 async def _reading(chunks: AsyncGenerator[bytes, None], log: Log, kept: Kept) -> Batches:
@@ -285,7 +278,7 @@ async def _before(
     if following not in (first, ZERO) and not opening:
         async for batch in _mended(log, first, kept):
             yield batch
-    log.ahead = [other for other in log.ahead if other > first]  # what was before this file is told
+    log.ahead = {other: second for other, second in log.ahead.items() if other > first}  # the others are told of
 
 
 async def new(log: Log, batches: Batches) -> Batches:
@@ -297,14 +290,17 @@ async def new(log: Log, batches: Batches) -> Batches:
 
 async def _with_holes(log: Log, lines: Sequence[Line], kept: Kept) -> Batches:
     """What is new in the next lines of a reading, of which the kubelet may have left files out."""
-    while lines and log.ahead and log.ahead[0] <= lines[-1].id:
-        before, lines = _split(lines, log.ahead[0])
+    for first, second in list(log.ahead.items()):
+        if not lines or first > lines[-1].id:
+            break
+        before, lines = _split(lines, first)
         for batch in _batched(log.fresh(before)):
             yield batch
-        if LineId.of_time(lines[0].at_ns) != log.ahead[0]:  # the kubelet has left that file out
+        # The end of a line that was torn between two files never comes by itself, as the kubelet joins it.
+        if LineId.of_time(lines[0].at_ns) not in (first, second):  # the kubelet has left that file out
             async for batch in _mended(log, lines[0].id, kept):
                 yield batch
-        log.ahead.pop(0)  # not before: who is given the batches looks whether it is there
+        del log.ahead[first]  # not before: who is given the batches looks whether it is there
     for batch in _batched(log.fresh(lines)):
         yield batch
 

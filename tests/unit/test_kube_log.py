@@ -68,12 +68,12 @@ class Told(Kubelet):
 
 
 class Rotating(Kubelet):
-    """One whose current file begins with the line of the number that `begins N` among the pieces says, 0: with none.
+    """One whose current file begins with the lines of the numbers that `begins N` among the pieces says; 0: with none.
 
     Who reads is stopped for a minute at `sleeps` among the pieces.
     """
 
-    first = 1
+    begins: Sequence[int] = (1,)
     now = 0.0
 
     def monotonic(self) -> float:
@@ -87,11 +87,12 @@ class Rotating(Kubelet):
     async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
         """The next reading, or the beginning of the current file."""
         if "limitBytes" in query:
-            yield raw(*filter(None, [self.first]))[: int(query["limitBytes"])]
+            yield raw(*filter(None, self.begins))[: int(query["limitBytes"])]
             return
         async for piece in super().stream(path, **query):
+            await asyncio.sleep(0)  # a look comes to its answer
             if piece.startswith(b"begins"):
-                self.first = int(piece.split()[1])
+                self.begins = [int(number) for number in piece.split()[1:]]
             elif piece == b"sleeps":
                 self.now += 60
             else:
@@ -255,7 +256,7 @@ async def test_going_on_behind_a_line() -> None:
     assert told(await recorded(Kubelet(*twice(4)), LineId(0, 1))) == ["-", *texts(4)]  # it is known that there was one
 
 
-SILENCE = [b""] * 3
+SILENCE = [b""] * 4  # a look's answer is known by the next piece
 
 
 @pytest.mark.parametrize(
@@ -278,6 +279,13 @@ SILENCE = [b""] * 3
         # It has left a file out, within what it sent at once or between.
         ([[raw(1), b"begins 3", b"", raw(2, 5)]], [*texts(1, 2), "-", *texts(5)]),
         ([[raw(1), b"begins 3", b"", raw(2), raw(5)]], [*texts(1, 2), "-", *texts(5)]),
+        # Line 2 goes on in the next file, as 3: it was torn, and comes as one; also if the file's second came later.
+        ([[raw(1), b"begins 3 4", b"", raw(2), raw(4, 5)]], texts(1, 2, 4, 5)),
+        ([[raw(1), b"begins 3", b"", b"begins 3 4", b"", raw(2, 4, 5)]], texts(1, 2, 4, 5)),
+        # But not where a file that was begun before that one was left out, or that one was.
+        ([[raw(1), b"begins 3 4", b"", b"begins 5 6", b"", raw(2, 6)]], [*texts(1, 2), "-", *texts(6)]),
+        ([[raw(1), b"begins 3 4", b"", b"begins 6 7", b"", raw(2, 6)]], [*texts(1, 2), "-", *texts(6)]),
+        ([[raw(1), b"begins 3 4", b"", raw(2), raw(5)]], [*texts(1, 2), "-", *texts(5)]),
         # One that begins with what is known is no other.
         ([[raw(1, 2), b"begins 2", b"", *SILENCE, *SILENCE, raw(3)]], texts(1, 2, 3)),
         # Who was stopped does not know whether it went on with the next file or with the one after that.
@@ -294,11 +302,12 @@ async def test_a_kubelet_that_does_not_come_to_the_next_file(
     readings: list[Sequence[bytes | None]], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The current file is looked at; what is there and was not sent is read, or said to be missing."""
-    monkeypatch.setattr("common.kube.log._FILE_SECONDS", 0)
+    monkeypatch.setattr("common.kube.looks._LOOK_SECONDS", 0)
     last = readings[-1][-1]
     assert last is not None
     kubelet = Rotating(*(("running", pieces) for pieces in readings), ("terminated", [last]), ("terminated", [last]))
-    monkeypatch.setattr("common.kube.log.time", kubelet)
+    for module in ("log", "looks"):
+        monkeypatch.setattr(f"common.kube.{module}.time", kubelet)
     assert told(await recorded(kubelet)) == expected
 
 
@@ -338,13 +347,13 @@ async def test_what_is_kept_elsewhere_fills_the_gap(kept: Sequence[int], expecte
         ([raw(1, 2), b"begins 0", b""], b"", texts(1, 2)),
         ([raw(1, 2)[:-1]], b"", texts(1, 2)),
         # Another file was seen, or may have come and gone, since the kubelet came to the end of this one.
-        ([raw(1, 2), b"begins 3", b""], b"", [*texts(1, 2), "-"]),
-        ([raw(1, 2)[:-1], b"begins 3", b""], b"", [*texts(1, 2), "-"]),
+        ([raw(1, 2), b"begins 3", b"", b""], b"", [*texts(1, 2), "-"]),
+        ([raw(1, 2)[:-1], b"begins 3", b"", b""], b"", [*texts(1, 2), "-"]),
         ([raw(1, 2), b"sleeps"], b"", [*texts(1, 2), "-"]),
         ([raw(1, 2), b"sleeps"], raw(2), texts(1, 2)),
         # And not if that is there to be read.
-        ([raw(1, 2), b"begins 3", b""], raw(3), texts(1, 2, 3)),
-        ([raw(1, 2)[:-5], b"begins 3", b""], raw(3), [*texts(1), "li", *texts(3)]),
+        ([raw(1, 2), b"begins 3", b"", b""], raw(3), texts(1, 2, 3)),
+        ([raw(1, 2)[:-5], b"begins 3", b"", b""], raw(3), [*texts(1), "li", *texts(3)]),
         ([raw(1, 2)[:-5]], raw(1, 2), texts(1, 2)),
         ([raw(1, 2), b"begins 3", b"", b"begins 5", b"", *SILENCE, None], raw(5), [*texts(1, 2), "-", *texts(5)]),
     ],
@@ -353,17 +362,57 @@ async def test_a_last_file_that_is_empty_is_not_the_end_of_what_was_before(
     pieces: list[bytes | None], file: bytes, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The runtime begins a new one whenever one is full, be it right before the run ends."""
-    monkeypatch.setattr("common.kube.log._FILE_SECONDS", 0)
+    monkeypatch.setattr("common.kube.looks._LOOK_SECONDS", 0)
     kubelet = Rotating(("running", pieces), ("terminated", [file]), ("terminated", [file]))
-    monkeypatch.setattr("common.kube.log.time", kubelet)
+    for module in ("log", "looks"):
+        monkeypatch.setattr(f"common.kube.{module}.time", kubelet)
     assert told(await recorded(kubelet)) == expected
+
+
+class Unanswered(Rotating):
+    """One that answers a look once it is let."""
+
+    let: asyncio.Event
+
+    async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
+        """As the others', but for that."""
+        if "limitBytes" in query:
+            await self.let.wait()
+        async for piece in super().stream(path, **query):
+            yield piece
+
+
+async def test_no_line_waits_for_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But those that come when so long has passed without an answer that a file may soon have come and gone."""
+    kubelet, log = Unanswered(("running", [raw(1), raw(2), b"begins 3", raw(5), raw(6), None])), logs.Log()
+    kubelet.let = asyncio.Event()
+    for module in ("log", "looks"):
+        monkeypatch.setattr(f"common.kube.{module}.time", kubelet)
+    batches = logs.read(kubelet, "/pods", RUNS, log, Kept(None, RUN_ID, 1))
+    assert told(await anext(batches)) == texts(1)
+    kubelet.now = 4.0
+    assert told(await anext(batches)) == texts(2)
+    kubelet.now = 5.0
+    waiting = asyncio.ensure_future(anext(batches))
+    assert not (await asyncio.wait([waiting], timeout=0.01))[0]
+    kubelet.let.set()
+    assert told(await waiting) == ["-"]
+    assert told(await anext(batches)) == texts(5)
+    kubelet.let.clear()
+    kubelet.now = 6.0
+    assert told(await anext(batches)) == texts(6)
+    await batches.aclose()
+    async with asyncio.timeout(10):
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
 
 
 async def test_who_was_stopped_asks_what_others_kept_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recorder that went on has it all, and nothing is missing."""
-    monkeypatch.setattr("common.kube.log._FILE_SECONDS", 0)
+    monkeypatch.setattr("common.kube.looks._LOOK_SECONDS", 0)
     kubelet, log = Rotating(("running", [raw(1, 2), b"sleeps", b"begins 5", raw(5, 6)])), logs.Log()
-    monkeypatch.setattr("common.kube.log.time", kubelet)
+    for module in ("log", "looks"):
+        monkeypatch.setattr(f"common.kube.{module}.time", kubelet)
     batches = logs.read(kubelet, "/pods", RUNS, log, Kept(Keeping(1, 2, 3, 4, 5), RUN_ID, 1))
     assert told([line async for batch in batches for line in batch]) == texts(1, 2, 3, 4, 5, 6)
 

@@ -11,7 +11,7 @@ from common.archive import Archive
 from tests.simulation import virtual
 from tests.simulation.relay.weather import Weather
 
-_TIMED = ("follow", "pages", "pump", "kube.log", "recorder.recorder")
+_TIMED = ("follow", "pages", "pump", "kube.log", "kube.looks", "recorder.recorder")
 _DATED = ("events", "store", "kube.runner")
 _SEGMENT_BYTES = 600
 _RUNNER_PAGE_LINES = 25
