@@ -23,6 +23,7 @@ from common.presence import Transport
 NEXT_RUN = "*"  # as `run_id`: the active or latest run, and after it each next one
 _NEXT_SECONDS = 1.0
 _UNREADABLE_SECONDS = 0.5
+_AHEAD = "What is known of the log any more ends before this place: what was said from here on is lost."
 _HISTORY_RUNS = 100  # as many may come and go while a follower is still at an earlier one
 
 
@@ -262,7 +263,11 @@ class _Follower:
     def last(self) -> list[Notice]:
         """What ends a run's stream: what is lost of it, and the final record or why there is none."""
         feed, end = self._feed, self.cursor._replace(line=None)
-        lost = [] if feed.lost is None else [gap(self.cursor, feed.lost)]
+        why = feed.lost
+        if why is None and self._place > feed.top:  # others had told it more than anybody knows any more
+            LINES_LOST.inc()
+            why = _AHEAD
+        lost = [] if why is None else [gap(self.cursor, why)]
         if feed.status.status.terminal:
             return [*lost, feed.notice("complete", end)]
         detail = feed.status.message or "How the run ended is not known."

@@ -56,7 +56,7 @@ class Pages:
             Unavailable: it cannot be told now, as somebody who may hold it is away.
         """
         page = self._pages.get(place)
-        if page is None or (page.done() and (page.cancelled() or page.exception())):
+        if page is None or (page.done() and (page.cancelled() or page.exception() or _is_loss(page.result()))):
             page = self._pages[place] = asyncio.create_task(self._page(place, until))
             if len(self._pages) > _PAGES:
                 del self._pages[next(iter(self._pages))]
@@ -101,7 +101,7 @@ class Pages:
                     break
         return behind[0], min(found, count)
 
-    async def _page(self, place: Place, until: LineId | None) -> Lines | End:
+    async def _page(self, place: Place, until: LineId | None, *, again: bool = False) -> Lines | End:
         attempt, behind = place
         away: Unavailable | None = None
         trimmed = self._trimmed.pop(attempt, ZERO)
@@ -122,12 +122,15 @@ class Pages:
             return Lines(self._run_id, attempt, behind, page)
         if not asked:  # Redis may have been filled again meanwhile
             return await self._page(place, until)
+        if behind >= trimmed:
+            if until is None and await is_readable(self._platform.runner, self._run_id, attempt):
+                return End()
+            if away is not None:
+                raise away
+        if not again:  # between both questions it may have come from there to Redis
+            return await self._page(place, until, again=True)
         if behind < trimmed:
             return Lines(self._run_id, attempt, behind, (_lost(trimmed),))
-        if until is None and await is_readable(self._platform.runner, self._run_id, attempt):
-            return End()
-        if away is not None:
-            raise away
         if until is None:
             LINES_LOST.inc()
             return End(gap(Cursor(self._run_id, *place), _LOST_REST.format(attempt)))
@@ -185,6 +188,11 @@ class Pages:
                 elif time.monotonic() - heard > _QUIET_SECONDS:
                     raise Unavailable("runner", "The run's log is not to be had at this moment.")
                 yield batch
+
+
+def _is_loss(page: Lines | End) -> bool:
+    """Whether it ends with what was not to be had: that may have come meanwhile."""
+    return page.lost is not None if isinstance(page, End) else page.lines[-1].stream == GAP
 
 
 def _lost(until: LineId) -> Line:

@@ -9,7 +9,7 @@ import pytest
 
 from common import feed, follow, look, pages, pump, reader
 from common.errors import Unavailable
-from common.events import ZERO, Cursor, Place
+from common.events import ZERO, Cursor, LineId, Place
 from common.frames import Farewell, Lines
 from common.lock import Lock
 from common.models import ProcessProgress, Progress
@@ -133,6 +133,22 @@ async def test_what_nobody_holds_is_told_and_ends_the_stream(given: World) -> No
     assert follower.kinds == ["status", "log", "status", "gap", "error"]
     assert "Job is gone" in follower.events[-2]["data"]["reason"]
     assert follower.events[-1]["id"] == f"{run_id}.1.end"
+
+
+async def test_who_knows_more_than_anybody_else_is_told_so(given: World) -> None:
+    """Redis and the recorder are gone, and what is left ends before its place: what came behind that is lost."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(5))
+    given.runner.end(run_id)
+    beyond = Cursor(run_id, 1, LineId(given.runner.runs[run_id].lines[-1].id.ms + 1, 0))
+    for logs in (frozenset({"log"}), frozenset({"status"})):
+        follower = given.follow(after=beyond, types=logs)
+        await follower.end()
+        assert follower.kinds == ["status", "gap", "complete"]
+        assert follower.events[1]["id"] == str(beyond)
+    last = given.follow(after=beyond._replace(line=given.runner.runs[run_id].lines[-1].id))
+    await last.end()
+    assert last.kinds == ["status", "complete"]
 
 
 async def test_a_hole_that_nobody_can_fill_is_a_gap(given: World) -> None:

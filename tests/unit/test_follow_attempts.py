@@ -10,7 +10,7 @@ from common import feed, look
 from common.errors import Unavailable
 from common.events import ZERO, Cursor, Line
 from common.frames import Frame, Lines, Notice
-from common.pump import Pump
+from common.pump import Pump, is_readable
 from tests.unit import samples
 from tests.unit.logs import Follower, World, eventually, world
 from tests.unit.test_follow import flush, hurry, texts
@@ -160,6 +160,44 @@ async def test_a_past_attempt_that_nobody_holds_is_a_gap(given: World) -> None:
     lost = next(event for event in follower.events if event["type"] == "gap")
     assert lost["id"] == str(Cursor(run_id, 1, given.runner.runs[run_id].logs[0].lines[3].id))
     assert "attempt 1" in lost["data"]["reason"]
+
+
+async def test_a_loss_is_told_of_what_is_lost_now(given: World) -> None:
+    """What somebody was told to be lost may have come to Redis since: who comes later is given it."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(4))
+    given.runner.restart(run_id)
+    given.runner.forget(run_id, 1)
+    early = given.follow()  # and stays, and with it the pages of this process
+    await early.until(lambda self: "restarted" in self.kinds)
+    await keep(given, run_id, 1)
+    late = given.follow()
+    await late.until(lambda self: "restarted" in self.kinds)
+    given.runner.end(run_id)
+    await asyncio.gather(early.end(), late.end())
+    assert (early.texts, early.kinds.count("gap")) == ([], 1)
+    assert (late.texts, late.kinds.count("gap")) == (texts(4), 0)
+
+
+async def test_what_comes_to_redis_meanwhile_is_no_loss(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis does not have it yet when it is asked, and where it ran it is gone by the time that is."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(4))
+    given.runner.restart(run_id)
+    given.runner.forget(run_id, 1)
+    moves = iter([keep(given, run_id, 1)])
+
+    async def asked(source: Any, run_id: str, attempt: int) -> bool:
+        for move in moves:
+            await move
+        return await is_readable(source, run_id, attempt)
+
+    monkeypatch.setattr("common.pages.is_readable", asked)
+    follower = given.follow()
+    await follower.until(lambda self: "restarted" in self.kinds)
+    given.runner.end(run_id)
+    await follower.end()
+    assert (follower.texts, follower.kinds.count("gap")) == (texts(4), 0)
 
 
 async def test_what_is_only_away_is_waited_for(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
