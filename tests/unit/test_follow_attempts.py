@@ -8,8 +8,9 @@ import pytest
 
 from common import feed, look
 from common.errors import Unavailable
-from common.events import ZERO, Cursor, Line
+from common.events import GAP, ZERO, Cursor, Line, Place
 from common.frames import Frame, Lines, Notice
+from common.pages import End, Pages
 from common.pump import Pump, is_readable
 from tests.unit import samples
 from tests.unit.logs import Follower, World, eventually, world
@@ -177,6 +178,23 @@ async def test_a_loss_is_told_of_what_is_lost_now(given: World) -> None:
     await asyncio.gather(early.end(), late.end())
     assert (early.texts, early.kinds.count("gap")) == ([], 1)
     assert (late.texts, late.kinds.count("gap")) == (texts(4), 0)
+
+
+@pytest.mark.parametrize("past", [False, True])
+async def test_a_page_that_is_lost_is_not_kept(given: World, *, past: bool) -> None:
+    """Neither that of a past attempt, which is its end, nor one before a window, which is a gap."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(4))
+    given.runner.restart(run_id)
+    given.runner.forget(run_id, 1)
+    pages, until = Pages(given.processes[0], run_id), None if past else given.runner.runs[run_id].logs[0].lines[-1].id
+    lost = await pages.after(Place(1, ZERO), until)
+    assert lost.lost is not None if isinstance(lost, End) else [line.stream for line in lost.lines] == [GAP]
+    await keep(given, run_id, 1)
+    found = await pages.after(Place(1, ZERO), until)
+    assert isinstance(found, Lines)
+    assert [line.text for line in found.lines] == texts(4)
+    await pages.close()
 
 
 async def test_what_comes_to_redis_meanwhile_is_no_loss(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
