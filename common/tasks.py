@@ -31,25 +31,38 @@ async def first_of(work: Coroutine[Any, Any, _T], beside: Coroutine[Any, Any, _S
     here = cast("asyncio.Task[Any]", asyncio.current_task())
     other = asyncio.create_task(beside)
     before = here.cancelling()
-    asked = 0  # how many of the cancellations are ours
-    working = True
-
-    def stop(_: object = None) -> None:
-        nonlocal asked
-        if working and not other.cancelled():
-            asked += 1
-            here.cancel()
-            here.get_loop().call_later(_LOST_SECONDS, stop)
-
+    stop = _Stop(here, other)
     other.add_done_callback(stop)
     try:
         return await work
     except asyncio.CancelledError:
-        if not asked or here.cancelling() > before + asked:  # somebody else wants us to end
+        if not stop.asked or here.cancelling() > before + stop.asked:  # somebody else wants us to end
             raise
         return other.result()
     finally:
-        working = False
-        for _ in range(asked):
+        stop.working = False
+        for _ in range(stop.asked):
             here.uncancel()
         await end((other,))
+
+
+class _Stop:
+    """Ends the work that is done `here` once the other has ended; each follower has one, so it is no closure.
+
+    Attributes:
+        asked: how many of the cancellations are ours.
+        working: there is something to be ended.
+    """
+
+    __slots__ = ("_here", "_other", "asked", "working")
+
+    def __init__(self, here: "asyncio.Task[Any]", other: "asyncio.Task[Any]") -> None:
+        self._here, self._other = here, other
+        self.asked = 0
+        self.working = True
+
+    def __call__(self, _: object = None) -> None:
+        if self.working and not self._other.cancelled():
+            self.asked += 1
+            self._here.cancel()
+            self._here.get_loop().call_later(_LOST_SECONDS, self)

@@ -8,6 +8,7 @@ process: they go on when it ends, and the next one finds them.
 """
 
 import asyncio
+import gc
 import importlib
 import logging
 import os
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 FUNCTIONS = ("run", "status", "active", "cancel", "history", "stream", "docs")
 BESIDE = ("archive",)  # served one by one only: for the other functions
+# So many more than before, and a collection looks at them. A page of a log is thousands, none of them in a circle: with
+# Python's 700 a fifth of a replay's time goes into that.
+_COLLECTED_OBJECTS = 5_000
 _WEBSOCKET_BYTES = 1024  # the longest message that is read: a follower has nothing to say
 
 
@@ -114,6 +118,7 @@ async def _until_stopped(app: App, settings: Settings, listener: socket.socket) 
     # uvicorn ends on SIGTERM and then raises it again, which would end this process before its Redis has, and a
     # container with the exit code of a failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
+    gc.set_threshold(_COLLECTED_OBJECTS)
     try:
         await uvicorn.Server(configuration(app, settings)).serve(sockets=[listener])
     finally:  # a Runner cancels what is left once, and waits for ever for who has missed it

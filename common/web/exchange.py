@@ -65,7 +65,7 @@ class Exchange:
     async def serve(self, app: ASGIApp) -> None:
         """Have `app` answer; what it fails with becomes a problem as long as nothing was sent."""
         began = time.perf_counter()
-        token = request_id.set(self._id)
+        request_id.set(self._id)
         self._scope[_SCOPE_KEY] = self  # no copy: nobody is outside of us whom it could mislead
         try:
             await app(self._scope, self._receive, self._noted)
@@ -84,7 +84,7 @@ class Exchange:
         finally:
             del self._scope[_SCOPE_KEY]  # or each would hold the other, until somebody collects garbage
             self._write_down(time.perf_counter() - began)
-            request_id.reset(token)
+            request_id.set(None)
 
     async def _give_up(self) -> None:
         """Close a WebSocket whose serving has failed."""

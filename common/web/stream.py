@@ -1,7 +1,6 @@
 """Streams over HTTP: what a follower may ask, and the answer in the transport that it prefers."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -151,14 +150,16 @@ class _Stream:
             followers.dec()
 
     async def _told(self, send: Send) -> None:
-        encoder = self._encoder
-        if self._first:
-            await send({"type": "http.response.body", "body": self._first, "more_body": True})
-        async with aclosing(self._frames) as frames:  # lets go of its run now, not when memory is tidied up
+        encoder, frames = self._encoder, self._frames
+        try:
+            if self._first:
+                await send({"type": "http.response.body", "body": self._first, "more_body": True})
             async for frame in frames:
                 if data := frame.encoded(encoder):
                     await send({"type": "http.response.body", "body": data, "more_body": True})
                 del frame, data  # what is not shared is not to be kept until the next comes
+        finally:
+            await frames.aclose()  # lets go of its run now, not when memory is tidied up
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -4,6 +4,7 @@ Those of launches first, then those of logs and who follows them (FOLLOW_SEEDS, 
 first history that breaks a promise, and shows its trace.
 """
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -59,6 +60,7 @@ def _many(kind: str, wanted: int) -> int:
 def play_block(block: tuple[str, Sequence[int]]) -> tuple[int, tuple[int, str] | None]:
     """How many of the seeds of a kind were played, and the first that failed with its trace."""
     logging.disable(logging.CRITICAL)
+    gc.set_threshold(20_000)  # a tenth of the time goes into looking for garbage otherwise
     kind, seeds = block
     store = RedisModel()
     for count, seed in enumerate(seeds):
