@@ -27,6 +27,7 @@ _AHEAD = 4
 _RUNNER_PAGE_LINES = 20_000  # each page from there has to be looked for first
 _RUNNER_PAGE_BYTES = 2 * 1024 * 1024
 _QUIET_SECONDS = 1.0
+_LOSS_SECONDS = 1.0
 _SOME = LineId(0, 1)  # before every line, and not the beginning: whoever has none of the first ones says so
 _LOST = b"Neither Redis nor the run's log holds them."
 _LOST_REST = "Neither Redis nor the place where it ran holds what attempt {} said from here on."
@@ -56,11 +57,22 @@ class Pages:
             Unavailable: it cannot be told now, as somebody who may hold it is away.
         """
         page = self._pages.get(place)
-        if page is None or (page.done() and (page.cancelled() or page.exception() or _is_loss(page.result()))):
+        if page is None or (page.done() and (page.cancelled() or page.exception())):
             page = self._pages[place] = asyncio.create_task(self._page(place, until))
+            page.add_done_callback(lambda done: self._keep(place, done))
             if len(self._pages) > _PAGES:
                 del self._pages[next(iter(self._pages))]
         return await asyncio.shield(page)  # others may wait for it
+
+    def _keep(self, place: Place, page: "asyncio.Task[Lines | End]") -> None:
+        """What is lost is not for long: it may come after all."""
+        if not page.cancelled() and not page.exception() and _is_loss(page.result()):
+
+            def forget() -> None:
+                if self._pages.get(place) is page:
+                    del self._pages[place]
+
+            asyncio.get_running_loop().call_later(_LOSS_SECONDS, forget)
 
     async def close(self) -> None:
         """Stop reading."""
@@ -121,7 +133,7 @@ class Pages:
             self._trimmed[attempt] = trimmed
             return Lines(self._run_id, attempt, behind, page)
         if not asked:  # Redis may have been filled again meanwhile
-            return await self._page(place, until)
+            return await self._page(place, until, again=again)
         if behind >= trimmed:
             if until is None and await is_readable(self._platform.runner, self._run_id, attempt):
                 return End()
@@ -191,8 +203,8 @@ class Pages:
 
 
 def _is_loss(page: Lines | End) -> bool:
-    """Whether it ends with what was not to be had: that may have come meanwhile."""
-    return page.lost is not None if isinstance(page, End) else page.lines[-1].stream == GAP
+    """Whether it ends with what was not to be had here, which is none of the gaps that are stored."""
+    return page.lost is not None if isinstance(page, End) else page.lines[-1].text is _LOST
 
 
 def _lost(until: LineId) -> Line:

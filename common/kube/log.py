@@ -20,7 +20,7 @@ from common.errors import Unavailable
 from common.events import GAP, ZERO, Line, LineId
 from common.kube import objects, reading
 from common.kube.archive import Kept
-from common.kube.looks import ROTATION_SECONDS, Looks
+from common.kube.looks import ROTATION_SECONDS, Beginning, Looks
 from common.kube.sent import NOTHING, Sent
 from common.kube.transport import Api, Object
 from common.metrics import LINES_LOST
@@ -93,14 +93,29 @@ class Log:
         is_it = text == _OPENING if whole else _OPENING.startswith(text)
         return self.opens and is_it and (not self.told.ms or first <= self.told)
 
-    def follow_ended(self, *, seen: bool) -> None:
-        """The file was followed to its end; nobody may be able to read it once more. `seen`: no other came and went."""
+    def sees(self, begins: Beginning) -> bool:
+        """Take in what the current file begins with; whether that is another one than this reading's."""
+        first, second, late = begins
+        if first <= self.told if first != ZERO else self.sent.end == NOTHING:
+            return False
+        if late:
+            self.doubted = first if first != ZERO else self.told.next()
+        if first != ZERO:
+            self.ahead[first] = second
+        return True
+
+    def follow_ended(self, looked: float) -> None:
+        """The file was followed to its end; nobody may be able to read it once more.
+
+        What is known of others is as of when it was `looked` for them.
+        """
+        seen = self.doubted is None and time.monotonic() - looked <= ROTATION_SECONDS  # no other came and went
         left_out = self.left_out()
         self.ended, self.tail = seen and self.is_known and not left_out, self.rest()
         if seen and len(left_out) == 1:
             (self.following,) = left_out
         elif self.ended:  # the pod may not say yet that it has: whoever reads once more goes on from here
-            self.following, self.seen = ZERO, time.monotonic()
+            self.following, self.seen = ZERO, looked
 
     def joined(self, following: LineId | None) -> LineId | None:
         """What is still to follow; None once this process has slept: a file that was empty may have come and gone."""
@@ -214,24 +229,21 @@ async def _watched(api: Api, path: str, log: Log) -> AsyncGenerator[bytes, None]
         async with aclosing(api.stream(path, **_QUERY, follow="true")) as chunks:
             async for chunk in chunks:
                 ticks = 0 if chunk else ticks + 1
-                while (begins := await looks.news()) is not None:
-                    first, second, late = begins
-                    found = (first, log.sent.end)
-                    if first > log.told if first != ZERO else log.sent.end != NOTHING:  # another than this reading's
-                        # Told by ticks, as time may pass while nobody takes what has come.
-                        if before == found and ticks >= _SILENT_TICKS:
-                            joins = log.is_known and log.left_out() in ([], [first])
-                            log.following, log.seen = first if joins else None, looks.at
-                            log.tail = log.rest()
-                            return
-                        if late:
-                            log.doubted = first if first != ZERO else log.told.next()
-                        if first != ZERO:
-                            log.ahead[first] = second
+                came = time.monotonic()
+                while (begins := await looks.news(came)) is not None:
+                    found = (begins.first, log.sent.end)
+                    # Told by ticks, as time may pass while nobody takes what has come.
+                    if log.sees(begins) and before == found and ticks >= _SILENT_TICKS:
+                        joins = log.doubted is None and log.is_known and log.left_out() in ([], [begins.first])
+                        log.following, log.seen = begins.first if joins else None, looks.at
+                        log.tail = log.rest()
+                        return
                     if found != before:
                         before, ticks = found, 0
                 yield chunk
-        log.follow_ended(seen=time.monotonic() - looks.at <= ROTATION_SECONDS)
+        if (begins := await looks.last()) is not None:
+            log.sees(begins)
+        log.follow_ended(looks.at)
     finally:
         await looks.close()
 

@@ -6,7 +6,7 @@ Nine-digit times, one a line; what does not end with a newline is the file's las
 from common.cri import LINE_BYTES, Growing, RawLine, parse_time
 from common.events import ZERO, Line, LineId, number
 
-TIME_BYTES = 40  # a line's time, and no more than a few of its text
+_TIME_BYTES = 40  # a line's time, and no more than a few of its text
 NOTHING = (ZERO, 0)  # the end of a file without a line
 _STREAM = "stdout"  # the API does not tell it and stderr apart
 
@@ -27,7 +27,7 @@ class _Unended:
         if self._line is None and not self._torn:
             self._head += part
             at, begun, part = self._head.partition(b" ")
-            if begun or len(self._head) > TIME_BYTES:
+            if begun or len(self._head) > _TIME_BYTES:
                 self._head = b""
                 try:
                     at_ns = parse_time(at)

@@ -167,7 +167,8 @@ class Callers:
             self.world.broken.append(f"{who} was told of {run.run_id}, which never was")
         elif run.status.terminal and run.status is not job.end:
             self.world.broken.append(f"{who} was told that {run.run_id} {run.status}; in truth {job.end}")
-        elif run.status is State.UNKNOWN and not job.gone:
+        # Who asks again with its key makes a run of the same id, be it while somebody is told that it is gone.
+        elif run.status is State.UNKNOWN and not self.world.truth.was_gone(run.run_id):
             self.world.broken.append(f"{who} was told that the end of {run.run_id} is unknown")
 
     def is_kept(self, run_id: str) -> bool:

@@ -108,6 +108,10 @@ class Truth:
         """Whether the run was ever launched."""
         return any(run.launched for run in self.ever if run.run_id == run_id)
 
+    def was_gone(self, run_id: str) -> bool:
+        """Whether a Job of this name was ever deleted."""
+        return any(run.gone for run in self.ever if run.run_id == run_id)
+
     def active(self) -> str | None:
         """The run that the Lease names, unless it has ended, in the end of a cancel with all it had."""
         run_id, _, uid = self._holder.partition("/")

@@ -163,8 +163,9 @@ async def test_a_past_attempt_that_nobody_holds_is_a_gap(given: World) -> None:
     assert "attempt 1" in lost["data"]["reason"]
 
 
-async def test_a_loss_is_told_of_what_is_lost_now(given: World) -> None:
+async def test_a_loss_is_told_of_what_is_lost_now(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What somebody was told to be lost may have come to Redis since: who comes later is given it."""
+    monkeypatch.setattr("common.pages._LOSS_SECONDS", 0)
     run_id = given.runner.start()
     given.runner.write(run_id, *texts(4))
     given.runner.restart(run_id)
@@ -181,8 +182,10 @@ async def test_a_loss_is_told_of_what_is_lost_now(given: World) -> None:
 
 
 @pytest.mark.parametrize("past", [False, True])
-async def test_a_page_that_is_lost_is_not_kept(given: World, *, past: bool) -> None:
-    """Neither that of a past attempt, which is its end, nor one before a window, which is a gap."""
+async def test_a_page_that_is_lost_is_not_kept_for_long(
+    given: World, monkeypatch: pytest.MonkeyPatch, *, past: bool
+) -> None:
+    """Neither that of a past attempt, which is its end, nor one before a window, which is a gap; a stored gap is."""
     run_id = given.runner.start()
     given.runner.write(run_id, *texts(4))
     given.runner.restart(run_id)
@@ -191,9 +194,32 @@ async def test_a_page_that_is_lost_is_not_kept(given: World, *, past: bool) -> N
     lost = await pages.after(Place(1, ZERO), until)
     assert lost.lost is not None if isinstance(lost, End) else [line.stream for line in lost.lines] == [GAP]
     await keep(given, run_id, 1)
+    assert await pages.after(Place(1, ZERO), until) is lost  # others who have come just then share it
+    monkeypatch.setattr("common.pages._LOSS_SECONDS", 0)
+    await pages.close()
+    pages = Pages(given.processes[0], run_id)
+    await flush(given)
+    await pages.after(Place(1, ZERO), until)
+    await keep(given, run_id, 1)
     found = await pages.after(Place(1, ZERO), until)
     assert isinstance(found, Lines)
     assert [line.text for line in found.lines] == texts(4)
+    await pages.close()
+
+
+async def test_a_page_with_a_stored_gap_is_kept(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is as true for who comes later."""
+    monkeypatch.setattr("common.pages._LOSS_SECONDS", 0)
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(2))
+    given.runner.skip(run_id, b"It is gone.")
+    pages = Pages(given.processes[0], run_id)
+    page = await pages.after(Place(1, ZERO), None)
+    assert isinstance(page, Lines)
+    assert page.lines[-1].stream == GAP
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert await pages.after(Place(1, ZERO), None) is page
     await pages.close()
 
 

@@ -369,44 +369,6 @@ async def test_a_last_file_that_is_empty_is_not_the_end_of_what_was_before(
     assert told(await recorded(kubelet)) == expected
 
 
-class Unanswered(Rotating):
-    """One that answers a look once it is let."""
-
-    let: asyncio.Event
-
-    async def stream(self, path: str, **query: str) -> AsyncGenerator[bytes, None]:
-        """As the others', but for that."""
-        if "limitBytes" in query:
-            await self.let.wait()
-        async for piece in super().stream(path, **query):
-            yield piece
-
-
-async def test_no_line_waits_for_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But those that come when so long has passed without an answer that a file may soon have come and gone."""
-    kubelet, log = Unanswered(("running", [raw(1), raw(2), b"begins 3", raw(5), raw(6), None])), logs.Log()
-    kubelet.let = asyncio.Event()
-    for module in ("log", "looks"):
-        monkeypatch.setattr(f"common.kube.{module}.time", kubelet)
-    batches = logs.read(kubelet, "/pods", RUNS, log, Kept(None, RUN_ID, 1))
-    assert told(await anext(batches)) == texts(1)
-    kubelet.now = 4.0
-    assert told(await anext(batches)) == texts(2)
-    kubelet.now = 5.0
-    waiting = asyncio.ensure_future(anext(batches))
-    assert not (await asyncio.wait([waiting], timeout=0.01))[0]
-    kubelet.let.set()
-    assert told(await waiting) == ["-"]
-    assert told(await anext(batches)) == texts(5)
-    kubelet.let.clear()
-    kubelet.now = 6.0
-    assert told(await anext(batches)) == texts(6)
-    await batches.aclose()
-    async with asyncio.timeout(10):
-        while len(asyncio.all_tasks()) > 1:
-            await asyncio.sleep(0)
-
-
 async def test_who_was_stopped_asks_what_others_kept_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recorder that went on has it all, and nothing is missing."""
     monkeypatch.setattr("common.kube.looks._LOOK_SECONDS", 0)
