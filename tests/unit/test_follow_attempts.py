@@ -190,6 +190,7 @@ async def test_a_page_that_is_lost_is_not_kept_for_long(
     given.runner.write(run_id, *texts(4))
     given.runner.restart(run_id)
     given.runner.forget(run_id, 1)
+    monkeypatch.setattr("common.pages._LOSS_SECONDS", 60)
     pages, until = Pages(given.processes[0], run_id), None if past else given.runner.runs[run_id].logs[0].lines[-1].id
     lost = await pages.after(Place(1, ZERO), until)
     assert lost.lost is not None if isinstance(lost, End) else [line.stream for line in lost.lines] == [GAP]
