@@ -192,8 +192,11 @@ def encode_lines(run_id: str, attempt: int, lines: Sequence[Line], behind: LineI
                 if seconds != second:  # thousands of lines are of one
                     second, moment = seconds, format_time(at_ns)[:-10]
                 timestamp, source = f"{moment}{fraction:09d}Z", "runtime"
-            data = f'{{"line":"{text}","stream":"{stream}","timestamp_source":"{source}"}}'
-            found.append((cursor, "log", f'{{"id":"{cursor}{middle}{timestamp}","data":{data}}}'))
+            json = (
+                f'{{"id":"{cursor}{middle}{timestamp}","data":'
+                f'{{"line":"{text}","stream":"{stream}","timestamp_source":"{source}"}}}}'
+            )
+            found.append((cursor, "log", json))
         behind = line.id
     return found
 

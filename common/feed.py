@@ -116,14 +116,15 @@ class Feed:
         window, (attempt, line) = self._reader.window, place
         return None if attempt < self._reader.attempt or line < window.base else window.after(line)
 
-    async def after(self, place: Place) -> tuple[Sequence[Frame], Place]:
-        """What goes on behind `place`, which `next` does not have, and where that leads.
+    async def after(self, place: Place, *, few: bool) -> tuple[Sequence[Frame], Place]:
+        """What goes on behind `place`, which `next` does not have, and where that leads; a `few` lines if need be.
 
         Raises:
             Unavailable: neither Redis nor the runner can be read.
         """
         attempt = place.attempt
-        found = await self._pages.after(place, None if attempt < self._reader.attempt else self._reader.window.base)
+        until = None if attempt < self._reader.attempt else self._reader.window.base
+        found = await self._pages.after(place, until, few=few)
         if isinstance(found, End):
             lost = [] if found.lost is None else [found.lost]
             return [*lost, self._restart(attempt + 1)], Place(attempt + 1, ZERO)

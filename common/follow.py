@@ -5,6 +5,7 @@ layer's part. The first frame is always a snapshot of the status, and an end is 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
@@ -24,6 +25,7 @@ NEXT_RUN = "*"  # as `run_id`: the active or latest run, and after it each next 
 _NEXT_SECONDS = 1.0
 _UNREADABLE_SECONDS = 0.5
 _AHEAD = "What is known of the log any more ends before this place: what was said from here on is lost."
+_SLOW_SECONDS = 1.0  # for a frame: who takes longer is given less at a time, which it holds all that time
 _HISTORY_RUNS = 100  # as many may come and go while a follower is still at an earlier one
 
 
@@ -181,10 +183,11 @@ class _Follower:
         level: what `near` has found is all that there was to be told.
     """
 
-    __slots__ = ("_feed", "_logs", "_place", "_told", "_types", "level")
+    __slots__ = ("_fed", "_feed", "_logs", "_place", "_told", "_types", "level")
 
     def __init__(self, feed: Feed, types: frozenset[str]) -> None:
         self._feed = feed
+        self._fed = math.inf  # when it was given something from behind the window
         self._types = types
         self._logs = "log" in types
         self._told = feed.status
@@ -257,8 +260,12 @@ class _Follower:
         Raises:
             Unavailable: neither Redis nor the runner can be read.
         """
-        found, self._place = await self._feed.after(self._place)
-        return found
+        slow = time.monotonic() - self._fed > _SLOW_SECONDS
+        try:
+            found, self._place = await self._feed.after(self._place, few=slow)
+            return found
+        finally:
+            self._fed = time.monotonic()
 
     def last(self) -> list[Notice]:
         """What ends a run's stream: what is lost of it, and the final record or why there is none."""

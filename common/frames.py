@@ -3,12 +3,16 @@
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from common.events import GAP, Cursor, Line, LineId, event, line_event
 from common.models import RunStatus
 
 _T = TypeVar("_T")
+
+FRAME_BYTES = 160 * 1024  # of events: who reads slowly holds a frame or two for as long as that takes
+_EVENT_BYTES = 200  # of a line's event, besides its text
 
 
 @dataclass(eq=False, slots=True)
@@ -53,6 +57,19 @@ class Lines(Frame):
         """Bytes of text."""
         return sum(len(line.text) for line in self.lines)
 
+    def cut(self, most: int) -> "list[Lines]":
+        """The same lines in pieces whose events have about so many bytes at most, or are a single one."""
+        if self.size + _EVENT_BYTES * len(self.lines) <= most:
+            return [self]
+        starts, size = [0], 0
+        for at, line in enumerate(self.lines):
+            added = _EVENT_BYTES + len(line.text)
+            size += added
+            if at and size > most:
+                starts.append(at)
+                size = added
+        return [self._part(start, end) for start, end in pairwise([*starts, len(self.lines)])]
+
     def after(self, cursor: LineId) -> "Lines":
         """The part behind `cursor`; the frame itself where that is all of it."""
         start = bisect_right(self.lines, cursor, key=lambda line: line.id)
@@ -70,6 +87,11 @@ class Lines(Frame):
         """One event a line."""
         before = (self.behind, *(line.id for line in self.lines))
         return [line_event(self.run_id, self.attempt, *found) for found in zip(self.lines, before, strict=False)]
+
+
+def going_on(frames: Sequence[Lines], cursor: LineId) -> Lines:
+    """What goes on behind `cursor`: of frames without a hole, not all of them before it, the first that does."""
+    return frames[bisect_right(frames, cursor, key=lambda frame: frame.last)].after(cursor)
 
 
 @dataclass(eq=False, slots=True)

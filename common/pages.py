@@ -1,8 +1,8 @@
 """What is behind the window of a feed, page by page: from Redis, else from where the run happened.
 
-All who are at the same place share a page. Redis holds the newest lines: what was trimmed there is read where
-it is kept, up to where Redis begins. What is away is waited for; only where everybody who may hold a line has
-answered, and none has it, is it lost.
+All who are near each other share a page, of which they are given a frame at a time: who reads slowly holds no more
+than that. Redis holds the newest lines: what was trimmed there is read where it is kept, up to where Redis begins.
+What is away is waited for; only where everybody who may hold a line has answered, and none has it, is it lost.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from common.errors import Unavailable
 from common.events import GAP, ZERO, Cursor, Line, LineId, Place
-from common.frames import Lines, Notice, gap
+from common.frames import FRAME_BYTES, Lines, Notice, gap, going_on
 from common.metrics import LINES_LOST
 from common.platform import Platform
 from common.pump import is_readable, reading
@@ -22,10 +22,11 @@ from common.streams import Chunk
 from common.tasks import end
 
 PAGE_LINES = 500
+_PAGE_BYTES = 2 * 1024 * 1024
 _PAGES = 8
 _AHEAD = 4
+_FEW_LINES, _FEW_BYTES = 20, 16 * 1024
 _RUNNER_PAGE_LINES = 20_000  # each page from there has to be looked for first
-_RUNNER_PAGE_BYTES = 2 * 1024 * 1024
 _QUIET_SECONDS = 1.0
 _LOSS_SECONDS = 1.0
 _SOME = LineId(0, 1)  # before every line, and not the beginning: whoever has none of the first ones says so
@@ -46,25 +47,48 @@ class Pages:
     def __init__(self, platform: Platform, run_id: str) -> None:
         self._platform = platform
         self._run_id = run_id
-        self._pages: dict[Place, asyncio.Task[Lines | End]] = {}
+        self._count = PAGE_LINES  # as many lines fit into a page here
+        self._pages: dict[Place, asyncio.Task[Sequence[Lines] | End]] = {}
         self._ahead: dict[Place, asyncio.Task[Chunk | None]] = {}  # what Redis is asked for before anybody asks for it
         self._trimmed: dict[int, LineId] = {}  # by attempt: up to where Redis need not be asked for the next page
 
-    async def after(self, place: Place, until: LineId | None) -> Lines | End:
+    async def after(self, place: Place, until: LineId | None, *, few: bool = False) -> Lines | End:
         """What goes on behind `place`; lines from `until` on are known, None in a past attempt.
+
+        Not many lines for who wants but a `few`, where Redis has them: they are looked up for him alone.
 
         Raises:
             Unavailable: it cannot be told now, as somebody who may hold it is away.
         """
+        found = await self._few(place) if few else None
+        return found or self._known(place) or await self._shared(place, until)
+
+    async def _few(self, place: Place) -> Lines | None:
+        chunk = await self._looked_up(place, _FEW_LINES)
+        if chunk is None or not chunk.lines:
+            return None
+        return Lines(self._run_id, place.attempt, place.line, tuple(chunk.lines)).cut(_FEW_BYTES)[0]
+
+    def _known(self, place: Place) -> Lines | None:
+        """What goes on in the middle of a page that is there."""
+        for page in self._pages.values():
+            if not page.done() or page.cancelled() or page.exception() or isinstance(frames := page.result(), End):
+                continue
+            if frames[0].attempt == place.attempt and frames[0].behind < place.line < frames[-1].last:
+                return going_on(frames, place.line)
+        return None
+
+    async def _shared(self, place: Place, until: LineId | None) -> Lines | End:
         page = self._pages.get(place)
         if page is None or (page.done() and (page.cancelled() or page.exception())):
             page = self._pages[place] = asyncio.create_task(self._page(place, until))
             page.add_done_callback(lambda done: self._keep(place, done))
             if len(self._pages) > _PAGES:
                 del self._pages[next(iter(self._pages))]
-        return await asyncio.shield(page)  # others may wait for it
+        found = await asyncio.shield(page)  # others may wait for it
+        return found if isinstance(found, End) else found[0]
 
-    def _keep(self, place: Place, page: "asyncio.Task[Lines | End]") -> None:
+    def _keep(self, place: Place, page: "asyncio.Task[Sequence[Lines] | End]") -> None:
         """What is lost is not for long: it may come after all."""
         if not page.cancelled() and not page.exception() and _is_loss(page.result()):
 
@@ -113,8 +137,12 @@ class Pages:
                     break
         return behind[0], min(found, count)
 
-    async def _page(self, place: Place, until: LineId | None, *, again: bool = False) -> Lines | End:
+    async def _page(self, place: Place, until: LineId | None, *, again: bool = False) -> Sequence[Lines] | End:
         attempt, behind = place
+
+        def cut(*lines: Line) -> Sequence[Lines]:
+            return Lines(self._run_id, attempt, behind, lines).cut(FRAME_BYTES)
+
         away: Unavailable | None = None
         trimmed = self._trimmed.pop(attempt, ZERO)
         asked = behind >= trimmed
@@ -122,7 +150,7 @@ class Pages:
             try:
                 chunk = await self._read(place, until)
                 if chunk.lines:
-                    return Lines(self._run_id, attempt, behind, tuple(chunk.lines))
+                    return cut(*chunk.lines)
                 if chunk.ended and until is None:
                     return End()
                 trimmed = chunk.trimmed
@@ -131,7 +159,7 @@ class Pages:
         since = behind if trimmed == ZERO else max(behind, _SOME)
         if page := await self._from_runner(attempt, since, trimmed):
             self._trimmed[attempt] = trimmed
-            return Lines(self._run_id, attempt, behind, page)
+            return cut(*page)
         if not asked:  # Redis may have been filled again meanwhile
             return await self._page(place, until, again=again)
         if behind >= trimmed:
@@ -142,23 +170,27 @@ class Pages:
         if not again:  # between both questions it may have come from there to Redis
             return await self._page(place, until, again=True)
         if behind < trimmed:
-            return Lines(self._run_id, attempt, behind, (_lost(trimmed),))
+            return cut(_lost(trimmed))
         if until is None:
             LINES_LOST.inc()
             return End(gap(Cursor(self._run_id, *place), _LOST_REST.format(attempt)))
-        return Lines(self._run_id, attempt, behind, (_lost(until),))
+        return cut(_lost(until))
 
     async def _read(self, place: Place, until: LineId | None) -> Chunk:
-        """The next lines that Redis holds. Who gets a whole page will want the next, which is asked for meanwhile.
+        """The next lines that Redis holds. Who gets some will want the next, which are asked for meanwhile.
 
         Of what was read ahead lines alone are taken: they alone stay true.
         """
         ahead = self._ahead.pop(place, None)
         chunk = await ahead if ahead else None
         if chunk is None or not chunk.lines:
-            chunk = await self._platform.streams.read(self._run_id, *place, PAGE_LINES)
-        if len(chunk.lines) == PAGE_LINES and (until is None or chunk.last < until):
-            self._read_ahead(Place(place.attempt, chunk.last))
+            chunk = await self._platform.streams.read(self._run_id, *place, self._count)
+        if chunk.lines:
+            # Neighbours are of much the same length, whatever a log has elsewhere.
+            size = sum(len(line.text) for line in chunk.lines)
+            self._count = min(PAGE_LINES, max(1, len(chunk.lines) * _PAGE_BYTES // max(1, size)))
+            if not chunk.ended and (until is None or chunk.last < until):
+                self._read_ahead(Place(place.attempt, chunk.last))
         return chunk
 
     def _read_ahead(self, place: Place) -> None:
@@ -166,11 +198,11 @@ class Pages:
         if len(self._ahead) == _AHEAD and oldest is not None and self._ahead[oldest].done():
             del self._ahead[oldest]  # of who has left, or is slow
         if len(self._ahead) < _AHEAD and place not in self._ahead:
-            self._ahead[place] = asyncio.create_task(self._looked_up(place))
+            self._ahead[place] = asyncio.create_task(self._looked_up(place, self._count))
 
-    async def _looked_up(self, place: Place) -> Chunk | None:
+    async def _looked_up(self, place: Place, count: int) -> Chunk | None:
         with suppress(Unavailable):
-            return await self._platform.streams.read(self._run_id, *place, PAGE_LINES)
+            return await self._platform.streams.read(self._run_id, *place, count)
         return None
 
     async def _from_runner(self, attempt: int, behind: LineId, trimmed: LineId) -> Sequence[Line]:
@@ -181,7 +213,7 @@ class Pages:
             async for batch in batches:
                 page += batch
                 size += sum(len(line.text) for line in batch)
-                over = len(page) >= _RUNNER_PAGE_LINES or size >= _RUNNER_PAGE_BYTES
+                over = len(page) >= _RUNNER_PAGE_LINES or size >= _PAGE_BYTES
                 if page and (not batch or over or behind < trimmed <= page[-1].id):
                     break
         if page and behind < trimmed < page[-1].id:
@@ -202,9 +234,9 @@ class Pages:
                 yield batch
 
 
-def _is_loss(page: Lines | End) -> bool:
+def _is_loss(page: Sequence[Lines] | End) -> bool:
     """Whether it ends with what was not to be had here, which is none of the gaps that are stored."""
-    return page.lost is not None if isinstance(page, End) else page.lines[-1].text is _LOST
+    return page.lost is not None if isinstance(page, End) else page[-1].lines[-1].text is _LOST
 
 
 def _lost(until: LineId) -> Line:

@@ -6,14 +6,13 @@ the same lines, under the same ids, come from where the run happens.
 
 import asyncio
 import logging
-from bisect import bisect_right
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
 from common.errors import Unavailable
 from common.events import ZERO, Line, LineId
-from common.frames import Lines
+from common.frames import FRAME_BYTES, Lines, going_on
 from common.jobs import Job
 from common.metrics import LINES_LOST
 from common.pages import PAGE_LINES
@@ -66,7 +65,7 @@ class Window:
         newest = self.batches[-1]
         if newest.behind == cursor:  # as it is for whoever keeps up
             return newest
-        return self.batches[bisect_right(self.batches, cursor, key=lambda batch: batch.last)].after(cursor)
+        return going_on(self.batches, cursor)
 
     def tail(self, count: int) -> LineId | None:
         """The place from which `count` lines are left to the newest; None if the window begins behind it."""
@@ -225,7 +224,8 @@ class Reader:
 
     def _add(self, lines: Sequence[Line], top: LineId, *, ended: bool = False) -> None:
         if lines:
-            self.window.add(Lines(self._run_id, self.attempt, self.top, tuple(lines)))
+            for batch in Lines(self._run_id, self.attempt, self.top, tuple(lines)).cut(FRAME_BYTES):
+                self.window.add(batch)
         self.top = top
         if ended:
             self.current.set()

@@ -40,6 +40,9 @@ BESIDE = ("archive",)  # served one by one only: for the other functions
 # So many more than before, and a collection looks at them. A page of a log is thousands, none of them in a circle: with
 # Python's 700 a fifth of a replay's time goes into that.
 _COLLECTED_OBJECTS = 5_000
+# What a client does not take waits in the log, not in its socket: Linux would keep up to 4 MB for each that is slow,
+# and charge the pod for it. What is on its way to a fast one is not counted, however long that way is.
+_UNSENT_BYTES = 16 * 1024
 _WEBSOCKET_BYTES = 1024  # the longest message that is read: a follower has nothing to say
 
 
@@ -159,6 +162,7 @@ def _listen(host: str, port: int) -> socket.socket:
     # With its protocol named, or the event loop would not switch Nagle off: answers would wait for the client's ACK.
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, proto=socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)  # each connection inherits it
     try:
         listener.bind((host, port))
         listener.listen(2048)  # now, so that what is said below is true at once

@@ -15,6 +15,7 @@ from common.web.sockets import Socket
 HEAD_BYTES = 64 * 1024  # the request line and headers; others allow 8 KiB (nginx, gunicorn) to 1 MiB (Go)
 _WHOLE_SECONDS = 30.0  # from a request's first byte to its last, and from connecting to the first
 _LINGER_SECONDS = 2.0
+_UNTAKEN_BYTES = 4 * 1024  # more than that left over of what was sent, and what comes next waits; asyncio has 64 KiB
 
 
 class Http1(HttpToolsProtocol):
@@ -34,6 +35,7 @@ class Http1(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Await a request."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(_UNTAKEN_BYTES)
         self._await()
 
     def connection_lost(self, exc: Exception | None) -> None:

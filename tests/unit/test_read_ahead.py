@@ -107,10 +107,30 @@ async def test_nothing_is_asked_for_that_is_known(given: World, asked: Asked) ->
     lines = given.runner.runs[run_id].lines
     reading = Pages(given.processes[0], run_id)
     await page(reading, ZERO, lines[PAGE - 1].id)
-    await page(reading, lines[0].id, lines[PAGE].id)
+    await page(reading, lines[PAGE - 1].id, lines[-1].id)
     assert (len(asked.places), reading._ahead) == (2, {})
+    reading = Pages(given.processes[0], run_id)
     await page(reading, lines[1].id, lines[-1].id)
     assert list(reading._ahead) == [Place(1, lines[PAGE + 1].id)]
+    await reading.close()
+
+
+async def test_the_middle_of_a_page_is_not_asked_for(given: World, asked: Asked) -> None:
+    """Who comes from somewhere in it, be it from no line at all, is given the rest; past its end there is nothing."""
+    run_id = await ended(given, 2 * PAGE)
+    lines = given.runner.runs[run_id].lines
+    reading = Pages(given.processes[0], run_id)
+    first = await page(reading, ZERO)
+    await eventually(lambda: len(asked.places) == 2)
+    assert list((await page(reading, lines[0].id)).lines) == lines[1:PAGE]
+    assert (await page(reading, lines[0].id)).behind == lines[0].id
+    assert list((await page(reading, lines[0].id.next())).lines) == lines[1:PAGE]
+    assert await page(reading, ZERO) is first
+    assert len(asked.places) == 2
+    assert list((await page(reading, lines[PAGE - 1].id)).lines) == lines[PAGE:]
+    found = await reading.after(Place(2, lines[0].id), lines[-1].id)
+    assert isinstance(found, Lines)
+    assert found.attempt == 2, "nothing of another attempt"
     await reading.close()
 
 
@@ -151,7 +171,7 @@ async def test_those_who_do_not_come_back_leave_little(given: World, asked: Aske
     run_id = await ended(given, 30)
     lines = given.runner.runs[run_id].lines
     reading = Pages(given.processes[0], run_id)
-    for number, at in enumerate((0, 1, 2, 6, 7, 8, 12), 1):  # nobody goes on where another has come to
+    for number, at in enumerate((20, 17, 14, 11, 8, 5, 2), 1):  # nobody goes on where another has come to
         await page(reading, lines[at].id)
         assert len(reading._ahead) == min(number, pages._AHEAD)
         assert list(reading._ahead)[-1] == Place(1, lines[at + PAGE].id)

@@ -97,7 +97,12 @@ class Sample(Follower):
 
 
 class Slow:
-    """One that reads a little every second, and whose system buffers as little as it lets us have."""
+    """One that reads a little every second, and whose system buffers as little as it lets us have.
+
+    Attributes:
+        port: its own.
+        cut: the server has ended it.
+    """
 
     _BUFFERED = 4096
     _READ = 1024
@@ -106,6 +111,7 @@ class Slow:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._BUFFERED)
         self._socket.connect(("127.0.0.1", port))
+        self.port = self._socket.getsockname()[1]
         self._socket.sendall(asked)
         self._socket.setblocking(False)
         self.cut = False

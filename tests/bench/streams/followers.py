@@ -10,10 +10,13 @@ a core, or it is what was measured. Lines are not counted but by a few, all othe
 import asyncio
 import json
 import math
+import re
+import resource
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 
 import psutil
@@ -28,6 +31,7 @@ _AT_ONCE = 64
 _ACCEPT_SECONDS = 120
 _QUIET_SECONDS, _PAUSE_SECONDS = 10.0, 0.5
 _EVEN = 0.99
+_LOOKS, _LOOK_SECONDS = 50, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,10 @@ class Turn:
         ages_ms: how old lines were when they arrived: the median, and what 99 of 100 are below.
         cores: share of a core that each process used, this one as `load`.
         memory_mb: the server's resident memory before anybody came, with all connected, and at the end.
+        sockets_mb: what the kernel keeps for all TCP sockets at the end, with nothing on its way to fast followers: a
+            container is charged for its own.
+        filling: what each slow follower's socket has taken in meanwhile, as a share of what a fast one was sent: next
+            to nothing once all buffers are full.
         connected_cpu: seconds of its core that the server took to let everybody in.
         cut: followers that the server has ended.
     """
@@ -74,6 +82,8 @@ class Turn:
     ages_ms: tuple[float, float]
     cores: Mapping[str, float]
     memory_mb: tuple[float, float, float]
+    sockets_mb: float
+    filling: float
     connected_cpu: float
     cut: int
 
@@ -105,10 +115,11 @@ async def measure(asked: Asked) -> Turn:
         await asyncio.sleep(asked.warm_seconds)
         pids = {**asked.pids, "writer": writer.pid}
         clock = Clock({"load": psutil.Process(), **{name: psutil.Process(pid) for name, pid in pids.items()}})
-        before = _counts(followers)
+        before, waiting = _counts(followers), waiting_bytes(slow)
         await asyncio.sleep(asked.seconds)
         seconds, cores = clock.read()
-        after = _counts(followers)
+        after, waiting = _counts(followers), waiting_bytes(slow) - waiting
+        sockets = await _sockets_mb()
         memory.append(server.memory_info().rss)
     await _quiet(followers)
     ages = [age for sample, begin in zip(_samples(followers), before[2], strict=True) for age in sample.ages[begin:]]
@@ -125,6 +136,8 @@ async def measure(asked: Asked) -> Turn:
         ages_ms(ages),
         cores,
         (before_mb, idle_mb, active_mb),
+        sockets,
+        waiting * asked.followers / (max(1, asked.slow) * max(1, after[0] - before[0])),
         took * spent["server"],
         cut,
     )
@@ -150,6 +163,31 @@ def ages_ms(ages: Sequence[int]) -> tuple[float, float]:
     if not ages:
         return math.inf, math.inf
     return median(ages) / 1e6, sorted(ages)[len(ages) * 99 // 100] / 1e6
+
+
+async def _sockets_mb() -> float:
+    """What the kernel keeps for all TCP sockets of the machine while nothing is under way: the least of some looks."""
+    pages = [_socket_pages()]
+    for _ in range(_LOOKS):
+        await asyncio.sleep(_LOOK_SECONDS)
+        pages.append(_socket_pages())
+    return min(pages) * resource.getpagesize() / 1e6
+
+
+def _socket_pages() -> int:
+    (pages,) = re.findall(r"^TCP: .* mem (\d+)", Path("/proc/net/sockstat").read_text("ascii"), re.MULTILINE)
+    return int(pages)
+
+
+def waiting_bytes(slow: Sequence[Slow]) -> int:
+    """What has been sent to them and waits in the server's sockets."""
+    ports = {f"{one.port:04X}" for one in slow}
+    waiting = 0
+    for row in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]:
+        _, _, peer, _, queues, *_ = row.split()  # addresses, the state, what waits to be sent and to be read
+        if peer.rpartition(":")[2] in ports:
+            waiting += int(queues.partition(":")[0], 16)
+    return waiting
 
 
 async def _quiet(followers: Sequence[Follower]) -> None:

@@ -15,6 +15,8 @@ TURN = Turn(
     ages_ms=(5.0, 20.0),
     cores={"load": 0.3, "redis": 0.1, "writer": 0.1, "server": 0.4},
     memory_mb=(50.0, 60.0, 61.0),
+    sockets_mb=3.0,
+    filling=0.0,
     connected_cpu=0.5,
     cut=0,
 )

@@ -15,6 +15,7 @@ _TIMED = ("follow", "pages", "pump", "kube.log", "kube.looks", "recorder.recorde
 _DATED = ("events", "store", "kube.runner")
 _SEGMENT_BYTES = 600
 _RUNNER_PAGE_LINES = 25
+_EVENT_BYTES = 220  # of most lines here: not every page is a frame
 
 
 class Clock:
@@ -66,6 +67,9 @@ def in_virtual_time(weather: Weather) -> Iterator[None]:
         "reader._WINDOW_LINES": weather.window,
         "reader.PAGE_LINES": weather.page,
         "pages.PAGE_LINES": weather.page,
+        "reader.FRAME_BYTES": _EVENT_BYTES * weather.page,
+        "pages.FRAME_BYTES": _EVENT_BYTES * weather.page,
+        "pages._FEW_LINES": 2,
         "pages._PAGES": 3,
         "pages._RUNNER_PAGE_LINES": _RUNNER_PAGE_LINES,
         "archive._BATCH_LINES": weather.page,
