@@ -11,7 +11,7 @@ from common.kube import log as logs
 from common.kube.archive import Kept
 from common.kube.transport import Object
 from common.runner import Batches
-from tests.unit.test_kube_log import HAS_RUN, RUNS, Rotating, raw, texts, told
+from tests.unit.kubelets import HAS_RUN, RUNS, Rotating, raw, texts, told
 from tests.unit.test_kube_objects import RUN_ID
 
 
