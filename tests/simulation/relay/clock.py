@@ -70,6 +70,7 @@ def in_virtual_time(weather: Weather) -> Iterator[None]:
         "reader.FRAME_BYTES": _EVENT_BYTES * weather.page,
         "pages.FRAME_BYTES": _EVENT_BYTES * weather.page,
         "pages._FEW_LINES": 2,
+        "pages._FEW_BYTES": 2 * _EVENT_BYTES,
         "pages._PAGES": 3,
         "pages._RUNNER_PAGE_LINES": _RUNNER_PAGE_LINES,
         "archive._BATCH_LINES": weather.page,

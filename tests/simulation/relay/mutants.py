@@ -28,7 +28,23 @@ MUTANTS = {
     "what Redis has let go of is passed over": Mutant(
         0, {pages.Pages._page: {"if page := await self._from_runner(attempt, since, trimmed):": "if page := ():"}}
     ),
-    # Gaps.
+    # Pages, of which followers are given a frame at a time.
+    "a page of another attempt is gone on with": Mutant(
+        23, {pages.Pages._known: {"frames[0].attempt == place.attempt and ": ""}}
+    ),
+    "a page is gone on with from its end": Mutant(0, {pages.Pages._known: {"< frames[-1].last": "<= frames[-1].last"}}),
+    "what is before a page is taken for its middle": Mutant(
+        1, {pages.Pages._known: {"frames[0].behind < place.line < ": "place.line < "}}
+    ),
+    "the frames of a page but its last are passed over": Mutant(
+        0, {pages.Pages._shared: {"else found[0]": "else found[-1]"}}
+    ),
+    "who reads slowly is given the end of what was read": Mutant(49, {pages.Pages._few: {"[0]": "[-1]"}}),
+    # Gaps. What is looked at beside a reading is shown in test_looks, and that a loss is looked at again before it is
+    # told in test_follow_losses: none of 2,500 histories does.
+    "who was told more than is known is told nothing of it": Mutant(
+        288, {follow._Follower.last: {"why is None and self._place > feed.top": "False"}}
+    ),
     "the end of a log that went with its pod is no gap": Mutant(
         1, {log.rest: {"if kept.whole or log.ended or": "if True or"}}
     ),
