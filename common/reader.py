@@ -166,11 +166,15 @@ class Reader:
         if (found := await streams.pumping(self._run_id, self.attempt, self._who, insist=False)) is None:
             return True
         top, ended = found
-        if ended and top <= self.top:  # it is behind what is known here, where no reading comes to it
+        if top > self.top:  # it came after the reading
+            return False
+        if ended:  # it is behind what is known here, where no reading comes to it
             self._conclude(_LESS if top < self.top else None)
             return True
         job = await runner.job(self._run_id)
         if (job is None or job.ended) and not await is_readable(runner, self._run_id, self.attempt):
+            if await streams.top(self._run_id, self.attempt) != found:  # it went to Redis while both were asked
+                return False
             # To relay nothing would put the log's end into Redis, as if it had been read to there.
             self._conclude(_loss(job))
             return True

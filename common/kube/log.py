@@ -234,9 +234,10 @@ async def _watched(api: Api, path: str, log: Log) -> AsyncGenerator[bytes, None]
                     found = (begins.first, log.sent.end)
                     # Told by ticks, as time may pass while nobody takes what has come.
                     if log.sees(begins) and before == found and ticks >= _SILENT_TICKS:
-                        joins = log.doubted is None and log.is_known and log.left_out() in ([], [begins.first])
-                        log.following, log.seen = begins.first if joins else None, looks.at
-                        log.tail = log.rest()
+                        # A line whose end has not come is not told: that may be on its way, and others with it.
+                        whole = log.doubted is None and log.is_known and not log.sent.end[1]
+                        joins = whole and log.left_out() in ([], [begins.first])
+                        log.following, log.seen, log.tail = begins.first if joins else None, looks.at, []
                         return
                     if found != before:
                         before, ticks = found, 0

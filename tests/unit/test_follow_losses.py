@@ -1,6 +1,7 @@
 """What is lost is said, once, and only where everybody who may hold it has answered; what is away is waited for."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -116,6 +117,32 @@ async def test_what_comes_to_redis_meanwhile_is_no_loss(given: World, monkeypatc
     given.runner.end(run_id)
     await follower.end()
     assert (follower.texts, follower.kinds.count("gap")) == (texts(4), 0)
+
+
+@pytest.mark.parametrize("asked", ["Redis", "the runner"])
+async def test_a_log_that_went_to_redis_is_not_lost(given: World, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    """Whoever follows the last attempt found Redis empty; by the next answer it has all, and nobody else has anything."""
+    run_id = given.runner.start()
+    given.runner.write(run_id, *texts(4))
+    given.runner.end(run_id)
+    given.runner.forget(run_id, 1)
+    moves = iter([keep(given, run_id, 1)])
+    streams = given.processes[0].streams
+    pumping, readable = streams.pumping, is_readable
+
+    async def moved(ask: Any, *args: Any, **options: Any) -> Any:
+        for move in moves:
+            await move
+        return await ask(*args, **options)
+
+    if asked == "Redis":
+        monkeypatch.setattr(streams, "pumping", partial(moved, pumping))
+    else:
+        monkeypatch.setattr("common.reader.is_readable", partial(moved, readable))
+    follower = given.follow()
+    await follower.end()
+    assert (follower.texts, follower.kinds.count("gap"), follower.kinds[-1]) == (texts(4), 0, "complete")
+    assert not list(moves)
 
 
 async def test_what_is_only_away_is_waited_for(given: World, monkeypatch: pytest.MonkeyPatch) -> None:
