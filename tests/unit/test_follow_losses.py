@@ -121,7 +121,7 @@ async def test_what_comes_to_redis_meanwhile_is_no_loss(given: World, monkeypatc
 
 @pytest.mark.parametrize("asked", ["Redis", "the runner"])
 async def test_a_log_that_went_to_redis_is_not_lost(given: World, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
-    """Whoever follows the last attempt found Redis empty; by the next answer it has all, and nobody else has anything."""
+    """Whoever follows the last attempt found Redis empty; by the next answer it has all, and nobody else."""
     run_id = given.runner.start()
     given.runner.write(run_id, *texts(4))
     given.runner.end(run_id)
