@@ -89,11 +89,6 @@ class Lines(Frame):
         return [line_event(self.run_id, self.attempt, *found) for found in zip(self.lines, before, strict=False)]
 
 
-def going_on(frames: Sequence[Lines], cursor: LineId) -> Lines:
-    """What goes on behind `cursor`: of frames without a hole, not all of them before it, the first that does."""
-    return frames[bisect_right(frames, cursor, key=lambda frame: frame.last)].after(cursor)
-
-
 @dataclass(eq=False, slots=True)
 class Notice(Frame):
     """One event that is no line: status, progress, gap, restarted, complete or error."""

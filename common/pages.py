@@ -1,6 +1,6 @@
 """What is behind the window of a feed, page by page: from Redis, else from where the run happened.
 
-All who are near each other share a page, of which they are given a frame at a time: who reads slowly holds no more
+All who are at the same place share a page, of which they are given a frame at a time: who reads slowly holds no more
 than that. Redis holds the newest lines: what was trimmed there is read where it is kept, up to where Redis begins.
 What is away is waited for; only where everybody who may hold a line has answered, and none has it, is it lost.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from common.errors import Unavailable
 from common.events import GAP, ZERO, Cursor, Line, LineId, Place
-from common.frames import FRAME_BYTES, Lines, Notice, gap, going_on
+from common.frames import FRAME_BYTES, Lines, Notice, gap
 from common.metrics import LINES_LOST
 from common.platform import Platform
 from common.pump import is_readable, reading
@@ -23,9 +23,9 @@ from common.tasks import end
 
 PAGE_LINES = 500
 _PAGE_BYTES = 2 * 1024 * 1024
-_PAGES = 8
+_PAGES = 16
 _AHEAD = 4
-_FEW_LINES, _FEW_BYTES = 20, 16 * 1024
+_FEW_LINES, _FEW_BYTES = 20, 8 * 1024  # of events
 _RUNNER_PAGE_LINES = 20_000  # each page from there has to be looked for first
 _QUIET_SECONDS = 1.0
 _LOSS_SECONDS = 1.0
@@ -47,7 +47,7 @@ class Pages:
     def __init__(self, platform: Platform, run_id: str) -> None:
         self._platform = platform
         self._run_id = run_id
-        self._count = PAGE_LINES  # as many lines fit into a page here
+        self._counts: dict[Place, int] = {}  # where lines are long: how many to ask for
         self._pages: dict[Place, asyncio.Task[Sequence[Lines] | End]] = {}
         self._ahead: dict[Place, asyncio.Task[Chunk | None]] = {}  # what Redis is asked for before anybody asks for it
         self._trimmed: dict[int, LineId] = {}  # by attempt: up to where Redis need not be asked for the next page
@@ -55,38 +55,36 @@ class Pages:
     async def after(self, place: Place, until: LineId | None, *, few: bool = False) -> Lines | End:
         """What goes on behind `place`; lines from `until` on are known, None in a past attempt.
 
-        Not many lines for who wants but a `few`, where Redis has them: they are looked up for him alone.
+        Only a `few` lines for who wants no more, where they are easily had again.
 
         Raises:
             Unavailable: it cannot be told now, as somebody who may hold it is away.
         """
-        found = await self._few(place) if few else None
-        return found or self._known(place) or await self._shared(place, until)
-
-    async def _few(self, place: Place) -> Lines | None:
-        chunk = await self._looked_up(place, _FEW_LINES)
-        if chunk is None or not chunk.lines:
-            return None
-        return Lines(self._run_id, place.attempt, place.line, tuple(chunk.lines)).cut(_FEW_BYTES)[0]
-
-    def _known(self, place: Place) -> Lines | None:
-        """What goes on in the middle of a page that is there."""
-        for page in self._pages.values():
-            if not page.done() or page.cancelled() or page.exception() or isinstance(frames := page.result(), End):
-                continue
-            if frames[0].attempt == place.attempt and frames[0].behind < place.line < frames[-1].last:
-                return going_on(frames, place.line)
-        return None
-
-    async def _shared(self, place: Place, until: LineId | None) -> Lines | End:
-        page = self._pages.get(place)
+        start = self._start(place)
+        page = self._pages.pop(start, None)
         if page is None or (page.done() and (page.cancelled() or page.exception())):
-            page = self._pages[place] = asyncio.create_task(self._page(place, until))
+            page = asyncio.create_task(self._page(place, until, few=few))
             page.add_done_callback(lambda done: self._keep(place, done))
-            if len(self._pages) > _PAGES:
-                del self._pages[next(iter(self._pages))]
-        found = await asyncio.shield(page)  # others may wait for it
-        return found if isinstance(found, End) else found[0]
+        self._pages[start] = page
+        if len(self._pages) > _PAGES:
+            del self._pages[next(iter(self._pages))]  # the one that nobody has asked for the longest
+        frames = await asyncio.shield(page)  # others may wait for it
+        if isinstance(frames, End):
+            return frames
+        frame = next(frame for frame in frames if frame.last > place.line)
+        return frame.cut(_FEW_BYTES)[0] if few and len(frames) == 1 else frame
+
+    def _start(self, place: Place) -> Place:
+        """Where the page begins that has a frame behind `place`; there, if none has."""
+        if place in self._pages:
+            return place
+        for start, page in self._pages.items():
+            if start.attempt != place.attempt or not page.done() or page.cancelled() or page.exception():
+                continue
+            frames = page.result()
+            if not isinstance(frames, End) and any(frame.behind == place.line for frame in frames):
+                return start
+        return place
 
     def _keep(self, place: Place, page: "asyncio.Task[Sequence[Lines] | End]") -> None:
         """What is lost is not for long: it may come after all."""
@@ -137,7 +135,9 @@ class Pages:
                     break
         return behind[0], min(found, count)
 
-    async def _page(self, place: Place, until: LineId | None, *, again: bool = False) -> Sequence[Lines] | End:
+    async def _page(
+        self, place: Place, until: LineId | None, *, few: bool = False, again: bool = False
+    ) -> Sequence[Lines] | End:
         attempt, behind = place
 
         def cut(*lines: Line) -> Sequence[Lines]:
@@ -148,7 +148,7 @@ class Pages:
         asked = behind >= trimmed
         if asked:
             try:
-                chunk = await self._read(place, until)
+                chunk = await self._read(place, until, few=few)
                 if chunk.lines:
                     return cut(*chunk.lines)
                 if chunk.ended and until is None:
@@ -161,14 +161,14 @@ class Pages:
             self._trimmed[attempt] = trimmed
             return cut(*page)
         if not asked:  # Redis may have been filled again meanwhile
-            return await self._page(place, until, again=again)
+            return await self._page(place, until, few=few, again=again)
         if behind >= trimmed:
             if until is None and await is_readable(self._platform.runner, self._run_id, attempt):
                 return End()
             if away is not None:
                 raise away
         if not again:  # between both questions it may have come from there to Redis
-            return await self._page(place, until, again=True)
+            return await self._page(place, until, few=few, again=True)
         if behind < trimmed:
             return cut(_lost(trimmed))
         if until is None:
@@ -176,7 +176,7 @@ class Pages:
             return End(gap(Cursor(self._run_id, *place), _LOST_REST.format(attempt)))
         return cut(_lost(until))
 
-    async def _read(self, place: Place, until: LineId | None) -> Chunk:
+    async def _read(self, place: Place, until: LineId | None, *, few: bool) -> Chunk:
         """The next lines that Redis holds. Who gets some will want the next, which are asked for meanwhile.
 
         Of what was read ahead lines alone are taken: they alone stay true.
@@ -184,25 +184,33 @@ class Pages:
         ahead = self._ahead.pop(place, None)
         chunk = await ahead if ahead else None
         if chunk is None or not chunk.lines:
-            chunk = await self._platform.streams.read(self._run_id, *place, self._count)
-        if chunk.lines:
-            # Neighbours are of much the same length, whatever a log has elsewhere.
-            size = sum(len(line.text) for line in chunk.lines)
-            self._count = min(PAGE_LINES, max(1, len(chunk.lines) * _PAGE_BYTES // max(1, size)))
+            count = self._counts.get(place, PAGE_LINES)
+            chunk = await self._platform.streams.read(self._run_id, *place, min(count, _FEW_LINES) if few else count)
+        if chunk.lines and not few:
+            following = Place(place.attempt, chunk.last)
+            self._count(following, chunk.lines)
             if not chunk.ended and (until is None or chunk.last < until):
-                self._read_ahead(Place(place.attempt, chunk.last))
+                self._read_ahead(following)
         return chunk
+
+    def _count(self, place: Place, before: Sequence[Line]) -> None:
+        """Note how many lines fit into a page behind `place`, if that is less than usual: as of those before it."""
+        size = sum(len(line.text) for line in before)
+        if len(before) * _PAGE_BYTES < PAGE_LINES * size:
+            self._counts[place] = max(1, len(before) * _PAGE_BYTES // size)
+            if len(self._counts) > _PAGES:
+                del self._counts[next(iter(self._counts))]
 
     def _read_ahead(self, place: Place) -> None:
         oldest = next(iter(self._ahead), None)
         if len(self._ahead) == _AHEAD and oldest is not None and self._ahead[oldest].done():
             del self._ahead[oldest]  # of who has left, or is slow
         if len(self._ahead) < _AHEAD and place not in self._ahead:
-            self._ahead[place] = asyncio.create_task(self._looked_up(place, self._count))
+            self._ahead[place] = asyncio.create_task(self._looked_up(place))
 
-    async def _looked_up(self, place: Place, count: int) -> Chunk | None:
+    async def _looked_up(self, place: Place) -> Chunk | None:
         with suppress(Unavailable):
-            return await self._platform.streams.read(self._run_id, *place, count)
+            return await self._platform.streams.read(self._run_id, *place, self._counts.get(place, PAGE_LINES))
         return None
 
     async def _from_runner(self, attempt: int, behind: LineId, trimmed: LineId) -> Sequence[Line]:

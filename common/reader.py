@@ -6,13 +6,14 @@ the same lines, under the same ids, come from where the run happens.
 
 import asyncio
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
 from common.errors import Unavailable
 from common.events import ZERO, Line, LineId
-from common.frames import FRAME_BYTES, Lines, going_on
+from common.frames import FRAME_BYTES, Lines
 from common.jobs import Job
 from common.metrics import LINES_LOST
 from common.pages import PAGE_LINES
@@ -65,7 +66,7 @@ class Window:
         newest = self.batches[-1]
         if newest.behind == cursor:  # as it is for whoever keeps up
             return newest
-        return going_on(self.batches, cursor)
+        return self.batches[bisect_right(self.batches, cursor, key=lambda batch: batch.last)].after(cursor)
 
     def tail(self, count: int) -> LineId | None:
         """The place from which `count` lines are left to the newest; None if the window begins behind it."""

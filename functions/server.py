@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from math import ceil
 from typing import Any
 
@@ -42,7 +42,7 @@ BESIDE = ("archive",)  # served one by one only: for the other functions
 _COLLECTED_OBJECTS = 5_000
 # What a client does not take waits in the log, not in its socket: Linux would keep up to 4 MB for each that is slow,
 # and charge the pod for it. What is on its way to a fast one is not counted, however long that way is.
-_UNSENT_BYTES = 16 * 1024
+_UNSENT_BYTES = 32 * 1024
 _WEBSOCKET_BYTES = 1024  # the longest message that is read: a follower has nothing to say
 
 
@@ -162,7 +162,8 @@ def _listen(host: str, port: int) -> socket.socket:
     # With its protocol named, or the event loop would not switch Nagle off: answers would wait for the client's ACK.
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, proto=socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)  # each connection inherits it
+    with suppress(OSError):  # not every sandbox knows it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)  # each connection inherits it
     try:
         listener.bind((host, port))
         listener.listen(2048)  # now, so that what is said below is true at once

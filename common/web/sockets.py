@@ -17,6 +17,8 @@ from common.web.transports import TOGETHER
 class Socket(WebSocketsSansIOProtocol):
     """A connection."""
 
+    _pong = b""  # that waits until it can be sent
+
     async def run_asgi(self) -> None:
         """Say that messages may be given together, as the bytes that they are on the wire."""
         self.scope["extensions"][TOGETHER] = {}
@@ -37,10 +39,20 @@ class Socket(WebSocketsSansIOProtocol):
         self.transport.write(together)
 
     def handle_ping(self) -> None:
-        """Answer, unless answers pile up: only the newest ping has to be answered (RFC 6455, 5.5.3)."""
-        pong = self.conn.data_to_send()
+        """Answer, once answers do not pile up: only the newest ping has to be answered (RFC 6455, 5.5.3)."""
+        self._pong = b"".join(self.conn.data_to_send())
         if self.writable.is_set():
-            self.transport.write(b"".join(pong))
+            self._answer()
+
+    def resume_writing(self) -> None:
+        """Answer before anything else is sent: who pings may go unless he is answered soon."""
+        super().resume_writing()
+        self._answer()
+
+    def _answer(self) -> None:
+        pong, self._pong = self._pong, b""
+        if pong:
+            self.transport.write(pong)
 
     def send_receive_event_to_app(self) -> None:
         """Hand a message on; a text that is none ends the connection, and is no error of ours to be logged."""

@@ -173,6 +173,8 @@ async def test_going_on_behind_a_line() -> None:
         ([[raw(1, 2), b"begins 3", b"", *SILENCE, None], [raw(3, 4)]], texts(1, 2, 3, 4)),
         # Nor was anything if that is still empty; and it is not left again.
         ([[raw(1, 2), b"begins 0", b"", *SILENCE, None], [*SILENCE, *SILENCE, raw(3)]], texts(1, 2, 3)),
+        # It has come there, though not to the end of the first line: there is no other.
+        ([[raw(1, 2), raw(3)[:-5], b"begins 3", b"", *SILENCE, b"ne 3\n", raw(4)]], texts(1, 2, 3, 4)),
         # A line of which nobody knows whether it ends there is none: the rest may be on its way, and others behind it.
         ([[raw(1, 2)[:-5], b"begins 3", b"", *SILENCE, None], [raw(3)]], [*texts(1), "-", *texts(3)]),
         ([[raw(1, 2)[:-37], b"begins 0", b"", *SILENCE, None], [raw(3)]], [*texts(1), "-", *texts(3)]),

@@ -115,22 +115,40 @@ async def test_nothing_is_asked_for_that_is_known(given: World, asked: Asked) ->
     await reading.close()
 
 
-async def test_the_middle_of_a_page_is_not_asked_for(given: World, asked: Asked) -> None:
-    """Who comes from somewhere in it, be it from no line at all, is given the rest; past its end there is nothing."""
+async def test_a_page_is_given_frame_by_frame(given: World, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes to the end of a frame goes on with the next, for which nobody is asked."""
+    monkeypatch.setattr(pages, "FRAME_BYTES", 1)
     run_id = await ended(given, 2 * PAGE)
     lines = given.runner.runs[run_id].lines
     reading = Pages(given.processes[0], run_id)
-    first = await page(reading, ZERO)
-    await eventually(lambda: len(asked.places) == 2)
-    assert list((await page(reading, lines[0].id)).lines) == lines[1:PAGE]
-    assert (await page(reading, lines[0].id)).behind == lines[0].id
-    assert list((await page(reading, lines[0].id.next())).lines) == lines[1:PAGE]
-    assert await page(reading, ZERO) is first
+    frames = [await page(reading, place) for place in (ZERO, *(line.id for line in lines[: PAGE - 1]))]
+    assert [list(frame.lines) for frame in frames] == [[line] for line in lines[:PAGE]]
+    assert [frame.behind for frame in frames] == [ZERO, *(line.id for line in lines[: PAGE - 1])]
+    assert await page(reading, lines[0].id) is frames[1], "all who are there share it"
+    await asyncio.gather(*reading._ahead.values())
     assert len(asked.places) == 2
-    assert list((await page(reading, lines[PAGE - 1].id)).lines) == lines[PAGE:]
-    found = await reading.after(Place(2, lines[0].id), lines[-1].id)
-    assert isinstance(found, Lines)
-    assert found.attempt == 2, "nothing of another attempt"
+    elsewhere = await reading.after(Place(2, lines[0].id), lines[-1].id)
+    assert isinstance(elsewhere, Lines)
+    assert elsewhere.attempt == 2, "nothing of another attempt"
+    await reading.close()
+
+
+async def test_the_page_that_was_wanted_last_is_kept(
+    given: World, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be it in its middle: whoever comes back from one of its frames wants the next."""
+    monkeypatch.setattr(pages, "FRAME_BYTES", 1)
+    monkeypatch.setattr(pages, "_PAGES", 2)
+    run_id = await ended(given, 30)
+    lines = given.runner.runs[run_id].lines
+    reading = Pages(given.processes[0], run_id)
+    first = await page(reading, ZERO)
+    await page(reading, lines[10].id)
+    await page(reading, first.last)  # of the first
+    await page(reading, lines[20].id)
+    assert list(reading._pages) == [Place(1, ZERO), Place(1, lines[20].id)]
+    await page(reading, ZERO)
+    assert list(reading._pages) == [Place(1, lines[20].id), Place(1, ZERO)]
     await reading.close()
 
 

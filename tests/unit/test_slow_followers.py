@@ -1,5 +1,6 @@
 """What a follower that reads slowly holds: a frame, of little where Redis has more, and nothing in its socket."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -22,6 +23,8 @@ from tests.unit.test_follow import hurry, texts
 __all__ = ["hurry"]  # a fixture
 
 pytestmark = pytest.mark.slow
+
+_FEW = pages._FEW_BYTES // 200  # lines, without their texts
 
 
 @pytest.fixture
@@ -116,7 +119,6 @@ async def test_pages_of_long_lines_have_fewer(given: World, asked: list[int], mo
     monkeypatch.setattr(pages, "PAGE_LINES", 10)
     run_id = await ended(given, *texts(10), *[b"x" * 250] * 22, *texts(60))
     reading, place, attempt = Pages(given.processes[0], run_id), ZERO, 1
-    reading._count = 10
     found: list[Line] = []
     del asked[:]
     while isinstance(frame := await reading.after(Place(attempt, place), None), Lines):
@@ -131,17 +133,18 @@ async def test_pages_of_long_lines_have_fewer(given: World, asked: list[int], mo
 async def test_who_reads_slowly_is_given_little(
     given: World, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page at first, as who is fast; then as few lines as a small frame holds. They are read for it alone."""
+    """A page at first, as who is fast; then as few lines as a small frame holds."""
     monkeypatch.setattr(follow, "_SLOW_SECONDS", -1.0)  # everybody is
-    run_id = await ended(given, *texts(1_000), *[b"x" * 5_000] * 10)
+    run_id = await ended(given, *texts(1_000), *[b"x" * 9_000] * 10)
     del asked[:]
     follower = given.follow(run_id=run_id)
     await follower.end()
     assert follower.lines == given.runner.runs[run_id].lines
-    few = pages._FEW_LINES
-    assert sizes(follower)[:27] == [500, *[few] * 25, 3]
-    assert max(sizes(follower)[27:]) <= 3
-    assert set(asked) == {pages.PAGE_LINES, few}
+    first, *rest = sizes(follower)
+    assert first == 500
+    assert max(rest) <= _FEW
+    assert rest[-10:] == [1] * 10
+    assert set(asked) == {pages.PAGE_LINES, pages._FEW_LINES}
 
 
 async def test_who_reads_slowly_is_given_little_of_a_page_that_is_there(given: World) -> None:
@@ -150,9 +153,21 @@ async def test_who_reads_slowly_is_given_little_of_a_page_that_is_there(given: W
     lines = given.runner.runs[run_id].lines
     reading = Pages(given.processes[0], run_id)
     await reading.after(Place(1, ZERO), None)
-    little = await reading.after(Place(1, lines[99].id), None, few=True)
+    little = await reading.after(Place(1, ZERO), None, few=True)
     assert isinstance(little, Lines)
-    assert list(little.lines) == lines[100 : 100 + pages._FEW_LINES]
+    assert 1 < len(little.lines) <= _FEW
+    assert list(little.lines) == lines[: len(little.lines)]
+    await reading.close()
+
+
+async def test_who_is_slow_together_is_given_the_same(given: World, asked: list[int]) -> None:
+    """Where it is the server that is late, all of its followers are slow: they share what they did before."""
+    run_id = await ended(given, *texts(500))
+    reading, place = Pages(given.processes[0], run_id), Place(1, given.runner.runs[run_id].lines[99].id)
+    del asked[:]
+    found = await asyncio.gather(*(reading.after(place, None, few=True) for _ in range(5)))
+    assert all(frame is found[0] for frame in found)
+    assert asked == [pages._FEW_LINES]
     await reading.close()
 
 
@@ -198,15 +213,14 @@ async def test_a_page_that_could_not_be_read_is_in_nobodys_way(given: World, mon
         away.setattr(Pages, "_read", _away)
         with pytest.raises(Unavailable):
             await reading.after(Place(1, ZERO), None)
-    first = await reading.after(Place(1, ZERO), None)
-    rest = await reading.after(Place(1, lines[99].id), None)
-    assert isinstance(first, Lines)
-    assert isinstance(rest, Lines)
-    assert list(first.lines[100:]) == list(rest.lines) == lines[100:500]
+    for at, place in ((0, ZERO), (100, lines[99].id)):
+        found = await reading.after(Place(1, place), None)
+        assert isinstance(found, Lines)
+        assert list(found.lines) == lines[at : at + 500]
     await reading.close()
 
 
-async def _away(*_: object) -> None:
+async def _away(*_: object, **__: object) -> None:
     raise Unavailable("runner", "It is away.")
 
 

@@ -124,7 +124,11 @@ async def test_a_client_that_does_not_read_holds_nobody_up(given: World, monkeyp
             connection.transport.get_write_buffer_size() for connection in served.server.server_state.connections
         ]
         assert 0 < max(waiting) < 100 * (500 + 250), "no more than what is left of one batch"
+        pong = await slow.ping()
+        connections: Any = served.server.server_state.connections
+        await eventually(lambda: any(getattr(one, "_pong", b"") for one in connections))  # there is no room for it
         told = await read(slow)
+        assert await pong < 20, "seconds"
     assert [event["data"]["line"].encode() for event in told.events[1:-1]] == lines
     assert told.end == (1000, "complete")
 

@@ -48,7 +48,8 @@ def rows(stage: Stage, loads: Sequence[Load], rounds: int, say: Say) -> Iterator
         late = [turn.ages_ms[1] for turn in some]
         yield Row(f"{what}: p99 age of a line", "ms", late, [turn.ages_ms[1] for turn in none])
         memory = [_memory_mb(turn) for turn in some]
-        yield Row(f"{what}: memory, the sockets' too", "MB", memory, [_memory_mb(turn) for turn in none], _MORE)
+        without = [_memory_mb(turn) for turn in none]
+        yield Row(f"{what}: memory, the sockets' too", "MB", memory, without, _MORE, void=_void(some, none))
 
 
 def _turn(stage: Stage, server: Server, rest: Load, at: tuple[int, float], slow: int) -> Turn:
@@ -64,5 +65,7 @@ def _memory_mb(turn: Turn) -> float:
 def _void(some: Sequence[Turn], none: Sequence[Turn]) -> str:
     if any(turn.filling > _FULL for turn in some):
         return "the slow ones' sockets were not full yet"
+    if cut := sum(turn.cut for turn in some):
+        return f"{cut} followers were cut"
     share = median(turn.cores["server"] for turn in none)
     return f"without them it took {share:.0%} of its core" if share > OVERLOADED else ""

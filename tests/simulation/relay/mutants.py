@@ -30,16 +30,14 @@ MUTANTS = {
     ),
     # Pages, of which followers are given a frame at a time.
     "a page of another attempt is gone on with": Mutant(
-        23, {pages.Pages._known: {"frames[0].attempt == place.attempt and ": ""}}
-    ),
-    "a page is gone on with from its end": Mutant(0, {pages.Pages._known: {"< frames[-1].last": "<= frames[-1].last"}}),
-    "what is before a page is taken for its middle": Mutant(
-        1, {pages.Pages._known: {"frames[0].behind < place.line < ": "place.line < "}}
+        23, {pages.Pages._start: {"start.attempt != place.attempt or ": ""}}
     ),
     "the frames of a page but its last are passed over": Mutant(
-        0, {pages.Pages._shared: {"else found[0]": "else found[-1]"}}
+        0, {pages.Pages.after: {"next(frame for frame in frames if frame.last > place.line)": "frames[-1]"}}
     ),
-    "who reads slowly is given the end of what was read": Mutant(49, {pages.Pages._few: {"[0]": "[-1]"}}),
+    "who reads slowly is given the end of what was read": Mutant(
+        49, {pages.Pages.after: {"cut(_FEW_BYTES)[0]": "cut(_FEW_BYTES)[-1]"}}
+    ),
     # Gaps. What is looked at beside a reading is shown in test_looks, and that a loss is looked at again before it is
     # told in test_follow_losses: none of 2,500 histories does.
     "who was told more than is known is told nothing of it": Mutant(
