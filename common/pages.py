@@ -78,7 +78,7 @@ class Pages:
         """Where the page begins that has a frame behind `place`; there, if none has."""
         if place in self._pages:
             return place
-        for start, page in self._pages.items():
+        for start, page in reversed(self._pages.items()):
             if start.attempt != place.attempt or not page.done() or page.cancelled() or page.exception():
                 continue
             frames = page.result()

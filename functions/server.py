@@ -42,7 +42,7 @@ BESIDE = ("archive",)  # served one by one only: for the other functions
 _COLLECTED_OBJECTS = 5_000
 # What a client does not take waits in the log, not in its socket: Linux would keep up to 4 MB for each that is slow,
 # and charge the pod for it. What is on its way to a fast one is not counted, however long that way is.
-_UNSENT_BYTES = 32 * 1024
+_UNSENT_BYTES = 24 * 1024
 _WEBSOCKET_BYTES = 1024  # the longest message that is read: a follower has nothing to say
 
 
