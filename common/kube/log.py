@@ -100,7 +100,7 @@ class Log:
             return False
         if late:
             self.doubted = first if first != ZERO else self.told.next()
-        if self.sent.unended is not None and self.sent.unended[0] == first:  # its first line is on its way here
+        if (unended := self.sent.unended) is not None and unended[0] == first:  # its first line is on its way
             return False
         if first != ZERO:
             self.ahead[first] = second

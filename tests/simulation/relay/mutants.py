@@ -52,8 +52,8 @@ MUTANTS = {
     "a file is taken for the first, whatever it begins with": Mutant(
         0, {log._mended: {"(reached and log.opens)": "False"}}
     ),
-    # The archive. That one which goes away half-way is not taken for whole is shown in test_kube_log, as are a file's
-    # only line and where a hole's gap stands: each takes thousands of histories.
+    # The archive. That one which goes away half-way is not taken for whole is shown in test_kube_log_ends, a file's
+    # only line and where a hole's gap stands in test_kube_log: each takes thousands of histories.
     "the archive is not asked": Mutant(18, {archive.Kept.lines: {"while self._archive is not None:": "while False:"}}),
     # Ends.
     "the end is written for a log that is gone": Mutant(
