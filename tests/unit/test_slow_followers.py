@@ -118,10 +118,10 @@ async def test_pages_of_long_lines_have_fewer(given: World, asked: list[int], mo
     monkeypatch.setattr(pages, "_PAGE_BYTES", 1_000)
     monkeypatch.setattr(pages, "PAGE_LINES", 10)
     run_id = await ended(given, *texts(10), *[b"x" * 250] * 22, *texts(60))
-    reading, place, attempt = Pages(given.processes[0], run_id), ZERO, 1
+    reading, place = Pages(given.processes[0], run_id), ZERO
     found: list[Line] = []
     del asked[:]
-    while isinstance(frame := await reading.after(Place(attempt, place), None), Lines):
+    while isinstance(frame := await reading.after(Place(1, place), None), Lines):
         found += frame.lines
         place = frame.last
     assert found == given.runner.runs[run_id].lines
